@@ -1,0 +1,24 @@
+//! What a job, a schedule, a run and a store *are*: the part of Carillon that the worker and the
+//! console share. It starts no process, draws no screen and reads no environment.
+//!
+//! Floors, from pure to effectful; a module imports only from floors below its own:
+//!
+//! 1. [`id`], [`schedule`]
+//! 2. [`job`], [`run`]
+//! 3. [`keys`], [`timetable`], [`decide`]
+//! 4. [`etcd`], [`jobs`], [`claims`], [`fleet`], [`records`]
+//! 5. [`settings`]
+
+pub mod claims;
+pub mod decide;
+pub mod etcd;
+pub mod fleet;
+pub mod id;
+pub mod job;
+pub mod jobs;
+pub mod keys;
+pub mod records;
+pub mod run;
+pub mod schedule;
+pub mod settings;
+pub mod timetable;
