@@ -30,6 +30,10 @@ mod process;
 mod tests;
 mod usage;
 
+/// The bound for a run's channel of events: each may carry 1 MiB of output, and a receiver that is
+/// further behind is served from the run's own backlog.
+pub(crate) const EVENTS: usize = 4;
+
 /// What to run, and within which bounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -141,9 +145,10 @@ pub(crate) struct Finished {
     pub(crate) ended: DateTime<Utc>,
     /// Processor time in milliseconds, exact for the shell and all that it waited for.
     pub(crate) cpu_millis: u64,
-    /// Peak resident memory in bytes. Exact for a process that grew larger than the worker itself,
-    /// else the largest sum that a look every 2 s has seen; 0 if nothing was started.
-    pub(crate) max_rss_bytes: u64,
+    /// Peak resident memory in bytes. Exact where a process grew larger than the worker itself, else
+    /// the largest sum over the group that was seen, at the start and every 2 s; absent if nothing
+    /// was.
+    pub(crate) max_rss_bytes: Option<u64>,
     /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
     pub(crate) output: String,
     /// The output that was not sent as an event: what came last, and the tail of a long one. To be
@@ -201,7 +206,7 @@ impl Executor {
             grace: spec.grace,
             output_limit: spec.output_limit,
         };
-        Live::new(spec.run, tree, pipes, bounds, self.census.clone())
+        Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
             .follow(&mut orders, &events)
             .await
     }
@@ -222,7 +227,7 @@ impl Finished {
             started: at,
             ended: Utc::now(),
             cpu_millis: 0,
-            max_rss_bytes: 0,
+            max_rss_bytes: None,
             output: String::new(),
             rest: Vec::new(),
             output_bytes: 0,
