@@ -419,7 +419,7 @@ impl Live {
             started: self.started,
             ended: self.ended.unwrap_or(now),
             cpu_millis: millis(cpu.max(self.peak.cpu)),
-            max_rss_bytes: rss.max(Some(self.peak.rss_bytes).filter(|&bytes| bytes > 0)),
+            max_rss_bytes: rss.unwrap_or(0).max(self.peak.rss_bytes),
             output: kept.text,
             rest: kept.rest,
             output_bytes: kept.bytes,

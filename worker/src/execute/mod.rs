@@ -30,10 +30,6 @@ mod process;
 mod tests;
 mod usage;
 
-/// The bound for a run's channel of events: each may carry 1 MiB of output, and a receiver that is
-/// further behind is served from the run's own backlog.
-pub(crate) const EVENTS: usize = 4;
-
 /// What to run, and within which bounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -146,9 +142,8 @@ pub(crate) struct Finished {
     /// Processor time in milliseconds, exact for the shell and all that it waited for.
     pub(crate) cpu_millis: u64,
     /// Peak resident memory in bytes. Exact where a process grew larger than the worker itself, else
-    /// the largest sum over the group that was seen, at the start and every 2 s; absent if nothing
-    /// was.
-    pub(crate) max_rss_bytes: Option<u64>,
+    /// the largest sum over the group that was seen, at the start and every 2 s; 0 if none was.
+    pub(crate) max_rss_bytes: u64,
     /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
     pub(crate) output: String,
     /// The output that was not sent as an event: what came last, and the tail of a long one. To be
@@ -171,8 +166,8 @@ pub(crate) struct Executor {
 impl Executor {
     /// Runs `spec` to its end.
     ///
-    /// `orders` may be closed at any time; that is no order. `events` is never waited for: output
-    /// that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
+    /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
+    /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
     /// itself says. If the future is dropped, the whole process group is killed.
     pub(crate) async fn run(
         &self,
@@ -227,7 +222,7 @@ impl Finished {
             started: at,
             ended: Utc::now(),
             cpu_millis: 0,
-            max_rss_bytes: None,
+            max_rss_bytes: 0,
             output: String::new(),
             rest: Vec::new(),
             output_bytes: 0,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::usage::{Census, Groups};
-use super::{EVENTS, Event, Executor, Finished, Order, Spec};
+use super::{Event, Executor, Finished, Order, Spec};
 
 const MIB: u64 = 1 << 20;
 
@@ -38,7 +38,7 @@ struct Followed {
 impl Followed {
     fn start(spec: Spec) -> Self {
         let (orders, ordered) = mpsc::channel(4);
-        let (sender, events) = mpsc::channel(EVENTS);
+        let (sender, events) = mpsc::channel(4);
         let run = tokio::spawn(async move { Executor::default().run(spec, ordered, sender).await });
         Self {
             orders,
@@ -132,6 +132,13 @@ async fn a_success_says_nothing() {
     assert_eq!((done.exit_code, done.signal), (Some(0), None));
     assert_eq!((done.output.as_str(), done.output_bytes), ("hello\n", 6));
     assert!(!done.truncated && done.started <= done.ended);
+}
+
+#[tokio::test]
+async fn the_shortest_run_still_says_that_it_started() {
+    let mut run = Followed::start(spec("true"));
+    run.end().await;
+    assert!(matches!(run.seen.first(), Some(Event::Started { .. })));
 }
 
 #[tokio::test]
@@ -457,7 +464,7 @@ async fn progress_tells_of_what_changes() {
     run.kill("alice", None).await;
     let done = run.end().await;
     assert!(
-        done.cpu_millis > 100 && done.max_rss_bytes >= Some(100_000),
+        done.cpu_millis > 100 && done.max_rss_bytes >= 100_000,
         "{done:?}"
     );
 }
