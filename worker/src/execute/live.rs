@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
 use super::process::{self, Tree};
-use super::usage::{self, Census, Group, Groups};
+use super::usage::{Census, Group, Groups};
 use super::{Event, Finished, Order, Progress};
 
 /// How long the output is still read after the shell has ended while something holds it open.
@@ -154,7 +154,7 @@ impl Live {
         run: RunId,
         tree: Tree,
         pipes: Pipes,
-        bounds: Bounds,
+        bounds: &Bounds,
         census: Census,
     ) -> Self {
         let now = Instant::now();
@@ -162,7 +162,6 @@ impl Live {
         let pid = tree.id().unsigned_abs();
         Self {
             run,
-            tree,
             pipes,
             output: Output::new(bounds.output_limit),
             grace: bounds.grace,
@@ -171,7 +170,8 @@ impl Live {
             phase: Phase::Running,
             ending: None,
             survivors: Vec::new(),
-            peak: usage::of_process(pid),
+            peak: tree.at_start().clone(),
+            tree,
             census,
             look: None,
             look_at: now + PROGRESS_EVERY,

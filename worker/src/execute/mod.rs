@@ -141,8 +141,8 @@ pub(crate) struct Finished {
     pub(crate) ended: DateTime<Utc>,
     /// Processor time in milliseconds, exact for the shell and all that it waited for.
     pub(crate) cpu_millis: u64,
-    /// Peak resident memory in bytes. Exact for a process that grew larger than the worker itself,
-    /// else the largest sum that a look every 2 s has seen; 0 if nothing was started.
+    /// Peak resident memory in bytes. Exact where a process grew larger than the worker itself, else
+    /// the largest sum over the group that was seen, at the start and every 2 s; 0 if none was.
     pub(crate) max_rss_bytes: u64,
     /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
     pub(crate) output: String,
@@ -166,8 +166,8 @@ pub(crate) struct Executor {
 impl Executor {
     /// Runs `spec` to its end.
     ///
-    /// `orders` may be closed at any time; that is no order. `events` is never waited for: output
-    /// that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
+    /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
+    /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
     /// itself says. If the future is dropped, the whole process group is killed.
     pub(crate) async fn run(
         &self,
@@ -201,7 +201,7 @@ impl Executor {
             grace: spec.grace,
             output_limit: spec.output_limit,
         };
-        Live::new(spec.run, tree, pipes, bounds, self.census.clone())
+        Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
             .follow(&mut orders, &events)
             .await
     }

@@ -23,6 +23,7 @@ use wait4::Wait4;
 
 use super::account::Account;
 use super::capture::Pipes;
+use super::usage::{self, Group};
 
 /// Why a run could not be started, in words for an operator.
 #[derive(Debug, Error)]
@@ -87,6 +88,7 @@ pub(crate) struct Tree {
     child: Option<Child>,
     group: Pid,
     exit: AsyncFd<OwnedFd>,
+    at_start: Group,
 }
 
 impl Tree {
@@ -98,7 +100,7 @@ impl Tree {
         let shell = launch.shell.clone();
         let fail = |e| StartError::Other(shell.clone(), e);
         // Name services, network file systems and the fork itself may take their time.
-        let mut child = tokio::task::spawn_blocking(move || spawn(&launch))
+        let (mut child, at_start) = tokio::task::spawn_blocking(move || spawn(&launch))
             .await
             .map_err(|e| fail(io::Error::other(e)))??;
         let pipes = connect(&mut child);
@@ -114,6 +116,7 @@ impl Tree {
             child: Some(child),
             group,
             exit,
+            at_start,
         };
         Ok((tree, pipes.map_err(fail)?))
     }
@@ -121,6 +124,11 @@ impl Tree {
     /// The id of the shell and of the group.
     pub(crate) fn id(&self) -> i32 {
         self.group.as_raw()
+    }
+
+    /// What the shell used when it had just started: all that is ever seen of many a short run.
+    pub(crate) fn at_start(&self) -> &Group {
+        &self.at_start
     }
 
     /// Waits for the end of the shell, without reaping it. May be dropped and called again.
@@ -196,7 +204,7 @@ fn connect(child: &mut Child) -> io::Result<Pipes> {
     ))
 }
 
-fn spawn(launch: &Launch) -> Result<Child, StartError> {
+fn spawn(launch: &Launch) -> Result<(Child, Group), StartError> {
     let account = Account::find(launch.user.as_deref())?;
     let cwd = directory(launch, &account)?;
     let environment = account.environment(&launch.shell, &launch.env, &launch.vars);
@@ -215,9 +223,11 @@ fn spawn(launch: &Launch) -> Result<Child, StartError> {
         // As root, this also gives up the worker's supplementary groups.
         command.uid(uid).gid(gid);
     }
-    command
+    let child = command
         .spawn()
-        .map_err(|e| explain(e, launch, &account, &cwd, &environment))
+        .map_err(|e| explain(e, launch, &account, &cwd, &environment))?;
+    let at_start = usage::of_process(child.id());
+    Ok((child, at_start))
 }
 
 fn directory(launch: &Launch, account: &Account) -> Result<PathBuf, StartError> {
