@@ -83,6 +83,8 @@ pub struct HistoryFilter {
     pub outcome: Option<Outcome>,
     /// Of one worker.
     pub worker: Option<String>,
+    /// With this text in the job's name, the reason or the kept output.
+    pub text: Option<String>,
 }
 
 /// One page of history, newest first.
@@ -401,10 +403,23 @@ impl Records {
         if let Some(worker) = &filter.worker {
             query.insert("worker", worker);
         }
+        let mut alternatives = Vec::new();
+        if let Some(text) = &filter.text {
+            let pattern = doc! {"$regex": escape(text), "$options": "i"};
+            let fields = ["jobName", "err", "output"];
+            alternatives.push(fields.map(|field| doc! {field: pattern.clone()}).to_vec());
+        }
         if let Some((start, id)) = before {
             let start = date(start);
             let same_instant = doc! {"startTime": start, "_id": {"$lt": id.to_string()}};
-            query.insert("$or", [doc! {"startTime": {"$lt": start}}, same_instant]);
+            alternatives.push(vec![doc! {"startTime": {"$lt": start}}, same_instant]);
+        }
+        if !alternatives.is_empty() {
+            let all: Vec<Document> = alternatives
+                .into_iter()
+                .map(|or| doc! {"$or": or})
+                .collect();
+            query.insert("$and", all);
         }
         let log = self.log();
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX - 1);
@@ -550,6 +565,18 @@ impl Records {
             detail,
         }
     }
+}
+
+/// A text as a regular expression that matches just that text.
+fn escape(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !c.is_alphanumeric() && !c.is_whitespace() && c.is_ascii() {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// `<run>|<seq>`, with the number padded so that text order is its order.

@@ -9,10 +9,10 @@ use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::{Checked, JobEntry};
 use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
-use carillon_core::run::{KillRequest, LiveRun, Outcome, RunRecord, RunState};
+use carillon_core::run::{Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::lease::Standing;
@@ -21,7 +21,7 @@ use crate::report::Report;
 /// Orders to one run: a kill, and that the worker leaves.
 pub(crate) const ORDERS_BOUND: usize = 4;
 /// Events of one run that wait to be passed on; what does not fit waits with the executor.
-const EVENTS_BOUND: usize = 64;
+const EVENTS_BOUND: usize = 4;
 /// Pauses between attempts to end a run in etcd grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -75,51 +75,55 @@ impl Supervisor {
                 lateness: None,
             };
         }
-        self.send(Report::Started(Box::new(record.clone()))).await;
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = watch::channel(live.value.clone());
         let advancing = tokio::spawn(advance(self.claims.clone(), live.clone(), states));
-        let mut lateness = None;
-        let mut running = Box::pin(self.executor.run(spec, orders, events));
-        let finished = loop {
-            tokio::select! {
-                biased;
-                Some(event) = happened.recv() => match event {
-                    Event::Started { pid, at } => {
-                        lateness = live.value.slot.map(|slot| at - slot.instant());
-                        record.pid = Some(pid);
-                        record.start_time = at;
-                        state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
-                    }
-                    Event::Output(chunks) => {
-                        let expire_at = record.expire_at;
-                        self.send(Report::Output { run: live.run, chunks, expire_at }).await;
-                    }
-                    Event::Progress(p) => self.send(Report::Progress(progress(live.run, &p))).await,
-                    Event::Terminated => state.send_modify(|v| v.state = RunState::Terminated),
-                    Event::Killed => state.send_modify(|v| v.state = RunState::Killed),
-                },
-                finished = &mut running => break finished,
-            }
+        let mut follower = Follower {
+            supervisor: &self,
+            record,
+            state,
+            lateness: None,
         };
-        // What was sent before the end comes before the rest.
-        while let Ok(event) = happened.try_recv() {
-            if let Event::Output(chunks) = event {
-                let expire_at = record.expire_at;
-                self.send(Report::Output {
-                    run: live.run,
-                    chunks,
-                    expire_at,
-                })
-                .await;
+        // A task of its own, so that a kill never waits for whatever a report waits for.
+        let executor = self.executor.clone();
+        let running = tokio::spawn(async move { executor.run(spec, orders, events).await });
+        while let Some(event) = happened.recv().await {
+            follower.take(&live, event).await;
+        }
+        let Follower {
+            record,
+            state,
+            lateness,
+            ..
+        } = follower;
+        drop(state);
+        match running.await {
+            Ok(finished) => self.finish(&live, record, finished).await,
+            // Only a bug gets here. The run's group was killed when its task ended.
+            Err(e) => {
+                error!(job = %live.job, run = %live.run, "the run's task failed: {e}");
+                let err = "the worker failed while it ran; see its log".to_owned();
+                let record = RunRecord {
+                    outcome: Outcome::Lost,
+                    err,
+                    ..record
+                };
+                self.end(&live, record).await;
             }
         }
-        drop(state);
-        self.finish(&live, record, finished).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
         Over { live, lateness }
+    }
+
+    async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {
+        self.send(Report::Output {
+            run,
+            chunks,
+            expire_at: record.expire_at,
+        })
+        .await;
     }
 
     async fn finish(&self, live: &LiveRun, mut record: RunRecord, finished: Finished) {
@@ -240,6 +244,43 @@ impl Supervisor {
     }
 }
 
+/// Passes on what happens to a live run.
+struct Follower<'a> {
+    supervisor: &'a Supervisor,
+    record: RunRecord,
+    state: watch::Sender<Running>,
+    lateness: Option<TimeDelta>,
+}
+
+impl Follower<'_> {
+    async fn take(&mut self, live: &LiveRun, event: Event) {
+        match event {
+            Event::Started { pid, at } => {
+                self.lateness = live.value.slot.map(|slot| at - slot.instant());
+                self.record.pid = Some(pid);
+                self.record.start_time = at;
+                self.state
+                    .send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
+                self.supervisor
+                    .send(Report::Started(Box::new(self.record.clone())))
+                    .await;
+            }
+            Event::Output(chunks) => {
+                self.supervisor
+                    .report_output(live.run, chunks, &self.record)
+                    .await;
+            }
+            Event::Progress(p) => {
+                self.supervisor
+                    .send(Report::Progress(progress(live.run, &p)))
+                    .await;
+            }
+            Event::Terminated => self.state.send_modify(|v| v.state = RunState::Terminated),
+            Event::Killed => self.state.send_modify(|v| v.state = RunState::Killed),
+        }
+    }
+}
+
 fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
     Progress {
         id,
@@ -251,11 +292,7 @@ fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
 }
 
 /// Writes the newest state of a run into its key. A state that was passed over is not written.
-async fn advance(
-    claims: Claims,
-    mut live: LiveRun,
-    mut states: watch::Receiver<carillon_core::run::Running>,
-) {
+async fn advance(claims: Claims, mut live: LiveRun, mut states: watch::Receiver<Running>) {
     while states.changed().await.is_ok() {
         live.value = states.borrow_and_update().clone();
         match claims.advance(&live).await {

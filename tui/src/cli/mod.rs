@@ -107,6 +107,9 @@ pub enum Command {
         /// Only of this worker
         #[arg(long)]
         worker: Option<String>,
+        /// Only with this text in the job's name, the reason or the kept output
+        #[arg(long)]
+        text: Option<String>,
         /// How many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -272,8 +275,8 @@ pub async fn execute(
         Command::Resume { names } => change::set_enabled(&operator, &names, true).await,
         Command::Run { name, wait } => run::run(&operator, &name, wait).await,
         Command::Kill { name, run, wait } => kill::kill(&operator, &name, run, wait).await,
-        Command::History { job, outcome, worker, limit, format } => {
-            let filter = carillon_core::records::HistoryFilter { job, outcome, worker };
+        Command::History { job, outcome, worker, text, limit, format } => {
+            let filter = carillon_core::records::HistoryFilter { job, outcome, worker, text };
             history::history(&operator, &filter, limit as usize, format.output).await
         }
         Command::Logs { what, follow } => logs::logs(&operator, &what, follow).await,
