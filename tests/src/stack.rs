@@ -129,12 +129,11 @@ impl Stack {
     /// Everything but the processes, so that what will listen where can be told beforehand.
     fn prepare(options: &Options) -> Result<Self> {
         ensure!(options.etcd_nodes > 0, "etcd needs at least one member");
-        let (folder, temporary) = match &options.folder {
-            Some(folder) => (folder.clone(), None),
-            None => {
-                let temporary = temporary_folder()?;
-                (temporary.path().to_owned(), Some(temporary))
-            }
+        let (folder, temporary) = if let Some(folder) = &options.folder {
+            (folder.clone(), None)
+        } else {
+            let temporary = temporary_folder()?;
+            (temporary.path().to_owned(), Some(temporary))
         };
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
