@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -15,7 +14,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::faults;
+use crate::faults::Doomed;
 use crate::process::{Process, Spec};
 use crate::programs;
 use crate::stack::Stack;
@@ -25,8 +24,6 @@ use crate::stack::Stack;
 const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a worker may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// An environment entry by which everything that a fleet started is found again.
-const MARK: &str = "SYSTEM_TESTS_FLEET";
 
 /// How a fleet is made up.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +44,8 @@ pub struct Fleet {
     mongo_uri: String,
     etcd: EtcdClient,
     options: Options,
-    mark: String,
+    /// What killed workers had started: it is left alone until the fleet goes.
+    strays: Doomed,
     folder: PathBuf,
     /// After the workers, so that it is removed when they are gone.
     _temporary: Option<TempDir>,
@@ -69,8 +67,6 @@ impl Fleet {
     ///
     /// As [`start`](Self::start).
     pub async fn start_with(stack: &Stack, count: usize, options: Options) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = options
             .prefix
             .clone()
@@ -88,7 +84,7 @@ impl Fleet {
             mongo_uri: stack.mongo_uri(),
             etcd: stack.etcd().await?,
             options,
-            mark: format!("{}-{number}", std::process::id()),
+            strays: Doomed::default(),
             folder,
             _temporary: temporary,
         };
@@ -123,13 +119,15 @@ impl Fleet {
         self.take(id)?.terminate(STOP_LIMIT).await
     }
 
-    /// Kills a worker, with SIGKILL. What it started is left to whoever minds it.
+    /// Kills a worker, with SIGKILL. What it started is left alone until the fleet goes.
     ///
     /// # Errors
     ///
     /// When it is not running.
     pub fn kill9(&mut self, id: &str) -> Result<ExitStatus> {
-        self.take(id)?.kill()
+        let mut process = self.take(id)?;
+        self.strays.add_descendants(process.pid());
+        process.kill()
     }
 
     /// Freezes a worker; what it started goes on.
@@ -161,11 +159,11 @@ impl Fleet {
             let _ = process.signal(Signal::TERM);
         }
         let deadline = tokio::time::Instant::now() + limit;
-        for (_, mut process) in std::mem::take(&mut self.workers) {
+        for process in self.workers.values_mut() {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             process.exited_within(left).await?;
         }
-        faults::kill_with_environment(MARK, &self.mark);
+        self.kill_all();
         Ok(())
     }
 
@@ -203,11 +201,12 @@ impl Fleet {
         self.folder.join(format!("{id}.log"))
     }
 
-    /// The running processes that this fleet started: workers, and what those started with the
-    /// environment that they have themselves.
-    #[must_use]
-    pub fn processes(&self) -> Vec<u32> {
-        faults::with_environment(MARK, &self.mark)
+    fn kill_all(&mut self) {
+        for process in self.workers.values() {
+            self.strays.add_descendants(process.pid());
+        }
+        self.workers.clear();
+        self.strays.kill();
     }
 
     fn take(&mut self, id: &str) -> Result<Process> {
@@ -237,7 +236,6 @@ impl Fleet {
             .with_context(|| format!("cannot make the folder {}", state.display()))?;
         let process = Spec::new(&programs::own("carillon-worker")?)
             .without_env("CARILLON_")
-            .env(MARK, &self.mark)
             .args(["--etcd", &self.etcd_url])
             .args(["--mongo", &self.mongo_uri])
             .args(["--prefix", self.keys.fleet()])
@@ -281,8 +279,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.workers.clear();
-        faults::kill_with_environment(MARK, &self.mark);
+        self.kill_all();
     }
 }
 

@@ -16,3 +16,4 @@ pub mod fleet;
 pub mod process;
 pub mod programs;
 pub mod stack;
+pub mod svg;

@@ -98,13 +98,7 @@ impl Stack {
     /// As [`start`](Self::start).
     pub async fn start_with(options: &Options) -> Result<Self> {
         let mut stack = Self::prepare(options)?;
-        // Members of one etcd wait for each other, so all are spawned before any is awaited.
-        for server in stack.servers() {
-            server.spawn()?;
-        }
-        for server in stack.servers() {
-            server.answers().await?;
-        }
+        stack.launch().await?;
         Ok(stack)
     }
 
@@ -127,7 +121,11 @@ impl Stack {
     }
 
     /// Everything but the processes, so that what will listen where can be told beforehand.
-    fn prepare(options: &Options) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When a program is missing, or no port is free.
+    pub fn prepare(options: &Options) -> Result<Self> {
         ensure!(options.etcd_nodes > 0, "etcd needs at least one member");
         let (folder, temporary) = if let Some(folder) = &options.folder {
             (folder.clone(), None)
@@ -143,6 +141,32 @@ impl Stack {
             folder,
             _temporary: temporary,
         })
+    }
+
+    /// Starts the servers of a prepared stack.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn launch(&mut self) -> Result<()> {
+        // Members of one etcd wait for each other, so all are spawned before any is awaited.
+        for server in self.servers() {
+            server.spawn()?;
+        }
+        for server in self.servers() {
+            server.answers().await?;
+        }
+        Ok(())
+    }
+
+    /// What is where, for a person: `etcd on 127.0.0.1:12345`.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        self.etcd
+            .iter()
+            .chain(std::iter::once(&self.mongo))
+            .map(|server| format!("{} on 127.0.0.1:{}", server.name, server.port))
+            .collect()
     }
 
     fn servers(&mut self) -> impl Iterator<Item = &mut Server> {
@@ -391,7 +415,12 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
     let program = programs::stack("etcd")?;
     let mut members = Vec::new();
     for number in 1..=count {
-        members.push((format!("etcd{number}"), free_port()?, free_port()?));
+        let name = if count == 1 {
+            "etcd".to_owned()
+        } else {
+            format!("etcd{number}")
+        };
+        members.push((name, free_port()?, free_port()?));
     }
     let cluster: Vec<String> = members
         .iter()

@@ -36,7 +36,7 @@ fn keys_go_in_and_the_screen_comes_out() {
 
 #[test]
 fn the_size_is_known_and_a_change_is_heard() {
-    let console = shell("stty size; trap 'stty size' WINCH; while :; do sleep 0.05; done").unwrap();
+    let console = shell("trap 'stty size' WINCH; stty size; while :; do sleep 0.05; done").unwrap();
     console.wait_for_text("10 40", SOON).unwrap();
 
     console.resize(Size::new(60, 15)).unwrap();
