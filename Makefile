@@ -25,7 +25,7 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 	cargo clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
 	@if cargo deny --version >/dev/null 2>&1; then \
-		echo 'cargo deny check' && cargo deny check; \
+		cargo deny check licenses bans sources; \
 	else \
 		echo 'cargo deny: skipped, not installed (cargo install --locked cargo-deny)'; \
 	fi

@@ -59,7 +59,8 @@ impl Demo {
         let options = fleet::Options {
             prefix: Some(PREFIX.to_owned()),
             folder: Some(folder.to_owned()),
-            arguments: Vec::new(),
+            // Whoever leaves the console does not want to wait for the jobs.
+            arguments: ["--drain-timeout", "1"].map(str::to_owned).to_vec(),
         };
         let fleet = Fleet::start_with(&stack, WORKERS, options).await?;
 
