@@ -62,11 +62,20 @@ pub struct Situation<'a> {
     pub max_skew: TimeDelta,
 }
 
-/// What becomes of the oldest undecided slot.
+/// What comes next for a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Nothing is due before this instant; `None`: not until something changes.
     Wait(Option<DateTime<Utc>>),
+    /// The cursor moves, in one transaction.
+    Move(Move),
+    /// The job cannot be scheduled at all, and why.
+    Stuck(String),
+}
+
+/// A move of the cursor: what becomes of the oldest undecided slot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Move {
     /// The cursor must first follow a change of the job.
     Rebase {
         /// The new cursor.
@@ -99,8 +108,6 @@ pub enum Step {
         /// The cursor after them.
         cursor: Cursor,
     },
-    /// The job cannot be scheduled at all, and why.
-    Stuck(String),
 }
 
 /// The next step of one job.
@@ -145,16 +152,18 @@ fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTi
     };
     if s.now < due + deadline {
         return match s.live {
-            Some(because) if checked.job.concurrency == Concurrency::Forbid => Step::Skip {
-                slot,
-                cursor: moved_to(due),
-                because,
-            },
-            _ => Step::Run {
+            Some(because) if checked.job.concurrency == Concurrency::Forbid => {
+                Step::Move(Move::Skip {
+                    slot,
+                    cursor: moved_to(due),
+                    because,
+                })
+            }
+            _ => Step::Move(Move::Run {
                 slot,
                 cursor: moved_to(due),
                 spawn_before: due + deadline,
-            },
+            }),
         };
     }
     // Another worker's clock may be behind: it could still run the slot in time.
@@ -170,7 +179,7 @@ fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTi
     match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
         Some(gap) => {
             let cursor = moved_to(gap.to.instant());
-            Step::Miss { gap, cursor }
+            Step::Move(Move::Miss { gap, cursor })
         }
         None => Step::Wait(Some(settled_at)),
     }
@@ -208,10 +217,10 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         through,
     };
     let Some(old) = old else {
-        return Step::Rebase {
+        return Step::Move(Move::Rebase {
             cursor: fresh(changed_at(s, checked, None)),
             owed: None,
-        };
+        });
     };
     // A job that was deleted and made again is another one, whatever its schedule.
     let recreated = s.entry.create_revision > old.rev;
@@ -219,10 +228,10 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         && old.zone == s.zone.name()
         && old.enabled == checked.job.enabled;
     if same_schedule && !recreated {
-        return Step::Rebase {
+        return Step::Move(Move::Rebase {
             cursor: fresh(old.through),
             owed: None,
-        };
+        });
     }
     let through = old.through.max(changed_at(s, checked, Some(old.through)));
     let owed = if old.enabled && !recreated {
@@ -230,10 +239,10 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
     } else {
         None
     };
-    Step::Rebase {
+    Step::Move(Move::Rebase {
         cursor: fresh(through),
         owed,
-    }
+    })
 }
 
 /// When the job was changed: what the writer says, unless that is stale (a copied field) or in
@@ -343,7 +352,7 @@ mod tests {
     fn a_new_job_starts_now_and_never_fires_the_past() {
         let job = entry(MINUTELY, 5, 5);
         let step = next_step(&situation(&job, None, "2026-01-01T00:00:30Z"));
-        let Step::Rebase { cursor, owed: None } = step else {
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
             panic!("{step:?}")
         };
         assert_eq!(cursor.through, at("2026-01-01T00:00:30Z"));
@@ -356,11 +365,11 @@ mod tests {
         let job = entry(MINUTELY, 5, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let run = next_step(&situation(&job, Some(&c), "2026-01-01T00:01:59Z"));
-        let Step::Run {
+        let Step::Move(Move::Run {
             slot,
             cursor,
             spawn_before,
-        } = run
+        }) = run
         else {
             panic!("{run:?}")
         };
@@ -370,7 +379,7 @@ mod tests {
         let wait = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:05Z"));
         assert_eq!(wait, Step::Wait(Some(at("2026-01-01T00:02:10Z"))));
         let miss = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:10Z"));
-        let Step::Miss { gap, cursor } = miss else {
+        let Step::Move(Move::Miss { gap, cursor }) = miss else {
             panic!("{miss:?}")
         };
         assert_eq!((gap.from, gap.to, gap.count), (slot, slot, 1));
@@ -382,7 +391,7 @@ mod tests {
         let job = entry(MINUTELY, 5, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T03:00:20Z"));
-        let Step::Miss { gap, cursor } = step else {
+        let Step::Move(Move::Miss { gap, cursor }) = step else {
             panic!("{step:?}")
         };
         assert_eq!(
@@ -391,7 +400,7 @@ mod tests {
         );
         assert_eq!(gap.to.to_string(), "2026-01-01T02:59:00Z");
         let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T03:00:20Z"));
-        assert!(matches!(step, Step::Run { .. }), "{step:?}");
+        assert!(matches!(step, Step::Move(Move::Run { .. })), "{step:?}");
     }
 
     #[test]
@@ -404,7 +413,7 @@ mod tests {
             let mut s = situation(&job, Some(&c), "2026-01-01T00:01:00Z");
             s.live = Some(run);
             assert_eq!(
-                matches!(next_step(&s), Step::Skip { .. }),
+                matches!(next_step(&s), Step::Move(Move::Skip { .. })),
                 skipped,
                 "{policy}"
             );
@@ -417,10 +426,10 @@ mod tests {
         let job = entry(&json, 9, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Rebase {
+        let Step::Move(Move::Rebase {
             cursor,
             owed: Some(gap),
-        } = step
+        }) = step
         else {
             panic!("{step:?}")
         };
@@ -439,7 +448,7 @@ mod tests {
         let job = entry(&MINUTELY.replace("\"c\"", "\"other\""), 9, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Rebase { cursor, owed: None } = step else {
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
             panic!("{step:?}")
         };
         assert_eq!((cursor.rev, cursor.through), (9, c.through));
@@ -450,7 +459,7 @@ mod tests {
         let job = entry(MINUTELY, 9, 9);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Rebase { cursor, owed: None } = step else {
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
             panic!("{step:?}")
         };
         assert_eq!(cursor.through, at("2026-01-01T00:03:30Z"));
@@ -465,7 +474,7 @@ mod tests {
                 .replace('}', &format!(r#","updatedAt":"{updated}"}}"#));
             let job = entry(&json, 9, 5);
             let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-            let Step::Rebase { cursor, .. } = step else {
+            let Step::Move(Move::Rebase { cursor, .. }) = step else {
                 panic!("{step:?}")
             };
             assert_eq!(cursor.through, at("2026-01-01T00:03:30Z"), "{updated}");

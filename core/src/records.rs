@@ -295,6 +295,18 @@ impl Records {
         self.write(update).await
     }
 
+    /// Notes what a run that was taken for lost reported afterwards.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer or refuses.
+    pub async fn late_result(&self, run: RunId, late: &str) -> Result<(), RecordsError> {
+        let filter = doc! {"_id": run.to_string()};
+        let update = doc! {"$set": {"lateResult": late}};
+        self.bounded(self.log().update_one(filter, update))
+            .await
+            .map(drop)
+    }
+
     /// Stores pieces of output. Pieces that are stored already are left as they are.
     ///
     /// # Errors
