@@ -26,4 +26,14 @@ impl Schedule {
     pub fn next_after(&self, _zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         Some(after + chrono::TimeDelta::seconds(1))
     }
+    /// Counts.
+    pub fn slots_between(
+        &self,
+        _zone: Tz,
+        _after: DateTime<Utc>,
+        _through: DateTime<Utc>,
+        _limit: usize,
+    ) -> (usize, Option<DateTime<Utc>>) {
+        (0, None)
+    }
 }
