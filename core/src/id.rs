@@ -14,7 +14,7 @@ use ulid::Ulid;
 pub const NAME_MAX_BYTES: usize = 200;
 
 /// Why a text is not an acceptable name, id or slot. The message is written for an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum IdError {
     /// Nothing at all.
     #[error("a name is needed: 1 to {NAME_MAX_BYTES} bytes")]

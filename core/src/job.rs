@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use crate::id::{JobName, RunId};
 use crate::schedule::Schedule;
 
-/// The largest command that is accepted, in bytes. etcd refuses requests over 1.5 MiB, and a job
-/// travels in one request with its cursor.
-pub const COMMAND_MAX_BYTES: usize = 256 * 1024;
+/// The largest command, and the largest `NAME=value` of the environment, in bytes: Linux takes at
+/// most 128 KiB in one argument, its final NUL included (`MAX_ARG_STRLEN`, execve(2)).
+pub const COMMAND_MAX_BYTES: usize = 128 * 1024 - 1;
 
 /// The largest job that is accepted, in bytes of JSON.
 pub const JOB_MAX_BYTES: usize = 512 * 1024;
@@ -543,6 +543,11 @@ impl Job {
         for (key, value) in &self.env {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
                 problems.add("env", format!("{key:?} cannot be an environment variable"));
+            } else if key.len() + 1 + value.len() > COMMAND_MAX_BYTES {
+                problems.add(
+                    "env",
+                    format!("{key} is longer than {COMMAND_MAX_BYTES} bytes"),
+                );
             }
         }
         if self.output_limit_bytes == 0 {
@@ -719,7 +724,7 @@ mod tests {
                 .unwrap_err()
                 .of("command")
                 .unwrap()
-                .contains("at most 262144")
+                .contains("at most 131071")
         );
     }
 

@@ -6,7 +6,7 @@
 //! 1. [`id`], [`schedule`]
 //! 2. [`job`], [`run`]
 //! 3. [`keys`], [`timetable`], [`decide`]
-//! 4. [`etcd`], [`jobs`], [`claims`], [`fleet`], [`records`]
+//! 4. [`fleet`], [`replica`], [`etcd`], [`jobs`], [`claims`], [`records`]
 //! 5. [`settings`]
 
 pub mod claims;
@@ -18,6 +18,7 @@ pub mod job;
 pub mod jobs;
 pub mod keys;
 pub mod records;
+pub mod replica;
 pub mod run;
 pub mod schedule;
 pub mod settings;

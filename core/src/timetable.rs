@@ -22,19 +22,18 @@ impl<K> Default for Timetable<K> {
     }
 }
 
-impl<K: Ord + Clone + Hash + Eq> Timetable<K> {
+impl<K: Ord + Clone + Hash> Timetable<K> {
     /// An empty timetable.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets when a key is due. Returns when it was due until now.
-    pub fn insert(&mut self, key: K, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let old = self.remove(&key);
+    /// Sets when a key is due, whether it was on the list or not.
+    pub fn insert(&mut self, key: K, at: DateTime<Utc>) {
+        self.remove(&key);
         self.order.insert((at, key.clone()));
         self.due.insert(key, at);
-        old
     }
 
     /// Takes a key off the list. Returns when it was due.
@@ -56,16 +55,15 @@ impl<K: Ord + Clone + Hash + Eq> Timetable<K> {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes off everything due at `now` or before: earliest first, equal instants by key.
-    pub fn pop_due(&mut self, now: DateTime<Utc>) -> Vec<(DateTime<Utc>, K)> {
-        let mut popped = Vec::new();
-        while self.peek().is_some_and(|at| at <= now) {
-            if let Some((at, key)) = self.order.pop_first() {
-                self.due.remove(&key);
-                popped.push((at, key));
-            }
+    /// Takes off the earliest key that is due at `now` or before; of equal instants, the lowest
+    /// key. Called until it returns none, it yields everything due, in order.
+    pub fn pop_due(&mut self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, K)> {
+        if self.peek()? > now {
+            return None;
         }
-        popped
+        let (at, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some((at, key))
     }
 
     /// How many keys are on the list.
@@ -90,16 +88,23 @@ mod tests {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
+    fn all_due<K: Ord + Clone + Hash>(
+        table: &mut Timetable<K>,
+        now: DateTime<Utc>,
+    ) -> Vec<(DateTime<Utc>, K)> {
+        std::iter::from_fn(|| table.pop_due(now)).collect()
+    }
+
     #[test]
     fn pops_in_order_and_only_what_is_due() {
         let mut table = Timetable::new();
         for (key, seconds) in [("c", 3), ("b", 1), ("a", 1), ("d", 9)] {
-            assert_eq!(table.insert(key, at(seconds)), None);
+            table.insert(key, at(seconds));
         }
         assert_eq!(table.peek(), Some(at(1)));
-        assert!(table.pop_due(at(0)).is_empty());
+        assert_eq!(table.pop_due(at(0)), None);
         assert_eq!(
-            table.pop_due(at(3)),
+            all_due(&mut table, at(3)),
             [(at(1), "a"), (at(1), "b"), (at(3), "c")]
         );
         assert_eq!((table.len(), table.peek()), (1, Some(at(9))));
@@ -109,9 +114,9 @@ mod tests {
     fn inserting_again_replaces() {
         let mut table = Timetable::new();
         table.insert("a", at(5));
-        assert_eq!(table.insert("a", at(2)), Some(at(5)));
+        table.insert("a", at(2));
         assert_eq!((table.len(), table.get(&"a")), (1, Some(at(2))));
-        assert_eq!(table.pop_due(at(9)), [(at(2), "a")]);
+        assert_eq!(all_due(&mut table, at(9)), [(at(2), "a")]);
         assert!(table.is_empty());
         assert_eq!(table.remove(&"a"), None);
     }
@@ -135,7 +140,7 @@ mod tests {
                     _ => {
                         plain.sort();
                         let due: Vec<_> = plain.extract_if(.., |(t, _)| *t <= at(seconds)).collect();
-                        prop_assert_eq!(table.pop_due(at(seconds)), due);
+                        prop_assert_eq!(all_due(&mut table, at(seconds)), due);
                     }
                 }
                 prop_assert_eq!(table.len(), plain.len());

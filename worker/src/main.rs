@@ -1,1 +1,175 @@
-fn main() {}
+//! `carillon-worker`: arguments in, exit code out.
+
+mod claim;
+mod clock;
+mod daemon;
+mod execute;
+mod lease;
+mod report;
+mod schedule;
+mod supervise;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use carillon_core::id::WorkerId;
+use carillon_core::settings::{Connection, Partial};
+use chrono::TimeDelta;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+/// Runs the jobs of a Carillon fleet on this machine.
+///
+/// Every worker knows every job; for each firing one etcd transaction decides which of them runs
+/// it. SIGTERM drains: nothing new is taken, live runs may finish within --drain-timeout.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// etcd endpoints, separated by commas [default: http://127.0.0.1:2379]
+    #[arg(long, value_name = "URL,…", env = "CARILLON_ETCD")]
+    etcd: Option<String>,
+    /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
+    /// into the variable or the file, where `ps` does not show it
+    #[arg(
+        long,
+        value_name = "URI",
+        env = "CARILLON_MONGO",
+        hide_env_values = true
+    )]
+    mongo: Option<String>,
+    /// Key prefix in etcd, which names the fleet [default: /cron]
+    #[arg(long, env = "CARILLON_PREFIX")]
+    prefix: Option<String>,
+    /// Configuration file with etcd, mongo and prefix
+    #[arg(long, value_name = "FILE", env = "CARILLON_CONFIG")]
+    config: Option<PathBuf>,
+    /// The worker's name, unique in the fleet [default: the host name]
+    #[arg(long, env = "CARILLON_WORKER_ID")]
+    id: Option<String>,
+    /// A label that jobs can select workers by; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// How many runs to take at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    capacity: u32,
+    /// Folder for the worker's own state [default: the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Seconds that live runs may take to finish after SIGTERM before they are killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain_timeout: u64,
+    /// Seconds that two clocks of the fleet may be apart
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    max_skew: u32,
+    /// What to log, for example `info` or `carillon_worker=debug`
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "CARILLON_LOG",
+        default_value = "info"
+    )]
+    log: String,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<()> {
+    let options = options(arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (stop, stops) = mpsc::channel(2);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if stop.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        daemon::run(options, stops).await
+    })
+}
+
+fn options(arguments: Arguments) -> Result<daemon::Options> {
+    let file = match &arguments.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Partial::from_toml(&path.display().to_string(), &text)?
+        }
+        None => Partial::default(),
+    };
+    let given = Partial {
+        etcd: arguments.etcd,
+        mongo: arguments.mongo,
+        prefix: arguments.prefix,
+    };
+    let connection: Connection = given.or(file).resolve()?;
+    let host = nix::unistd::gethostname().map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let id = arguments.id.unwrap_or_else(|| host.clone());
+    let id = WorkerId::new(&id).with_context(|| format!("{id:?} cannot name a worker"))?;
+    let state_dir = match arguments.state_dir {
+        Some(dir) => dir,
+        None => default_state_dir()?.join(id.as_str()),
+    };
+    std::fs::create_dir_all(&state_dir)
+        .with_context(|| format!("cannot make the state folder {}", state_dir.display()))?;
+    Ok(daemon::Options {
+        id,
+        host,
+        labels: BTreeMap::from_iter(arguments.labels),
+        capacity: arguments.capacity,
+        state_dir,
+        drain_timeout: Duration::from_secs(arguments.drain_timeout),
+        max_skew: TimeDelta::seconds(arguments.max_skew.into()),
+        connection,
+    })
+}
+
+fn default_state_dir() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|d| !d.is_empty()) {
+        return Ok(PathBuf::from(dir).join("carillon"));
+    }
+    match std::env::var_os("HOME").filter(|d| !d.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".local/state/carillon")),
+        None => bail!("neither XDG_STATE_HOME nor HOME is set: give --state-dir"),
+    }
+}

@@ -1,0 +1,45 @@
+# Carillon's tasks. Each one first runs tests/setup, which finds or fetches protoc, etcd and a
+# MongoDB-protocol server, and does nothing when they are there.
+
+ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
+TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
+export PATH := $(ROOT)/target/stack/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench picture setup clean-demo
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## Start etcd, MongoDB, three workers and sample jobs, and open the console
+	@cargo build --release --bin carillon --bin carillon-worker --bin demo
+	@$(TARGET)/release/demo
+
+# The scenarios run the programs themselves, so those are built before the tests.
+test: setup ## Run every test, those on real servers too
+	@cargo build --workspace --bins
+	@cargo test --workspace
+
+check: setup ## Format, lints, documentation, and licences where cargo-deny is installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny check licenses bans sources; \
+	else \
+		echo 'cargo deny: skipped, not installed (cargo install --locked cargo-deny)'; \
+	fi
+
+bench: setup ## Run the benchmarks
+	@cargo bench --workspace --benches
+
+picture: setup ## Draw docs/console.svg from the real console
+	@cargo build --release --bin carillon --bin carillon-worker --bin picture
+	@mkdir -p $(ROOT)/docs
+	@$(TARGET)/release/picture $(ROOT)/docs/console.svg --size 120x36
+
+setup: ## Check the machine and fetch what is missing
+	@$(ROOT)/tests/setup
+
+clean-demo: ## Remove what a demo left behind
+	rm -rf $(ROOT)/target/demo

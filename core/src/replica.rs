@@ -1,0 +1,453 @@
+//! The fleet's etcd state as one value: what the worker schedules from and the console shows.
+//!
+//! Pure. [`crate::etcd::feed`] delivers, [`Replica::apply`] takes in, and what it returns says
+//! which keys changed, so that nobody has to look at the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::de::DeserializeOwned;
+
+use crate::decide::Cursor;
+use crate::fleet::{FleetSettings, WorkerEntry};
+use crate::id::{JobName, RunId, WorkerId};
+use crate::job::{Checked, JobEntry};
+use crate::keys::{Key, Keys};
+use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
+
+/// A key with its value, or its deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The whole key.
+    pub key: Vec<u8>,
+    /// The value; `None` where the key was deleted.
+    pub value: Option<Vec<u8>>,
+    /// Revision of this write or deletion.
+    pub mod_revision: i64,
+    /// Revision that created the key.
+    pub create_revision: i64,
+    /// The lease it hangs on, or 0.
+    pub lease: i64,
+}
+
+/// What the feed delivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// The whole state, at `revision`: at the start and after a gap in the watch.
+    Snapshot {
+        /// etcd revision of the list.
+        revision: i64,
+        /// Every key.
+        items: Vec<Item>,
+    },
+    /// What changed, in order, up to `revision`.
+    Changes {
+        /// etcd revision of the answer.
+        revision: i64,
+        /// The writes and deletions.
+        items: Vec<Item>,
+    },
+    /// The connection is gone and is being made again; what is known may be out of date.
+    Lost {
+        /// Why, for an operator.
+        reason: String,
+    },
+}
+
+/// A decoded value with the revision of its last write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: T,
+    /// etcd revision of the last write: what a compare-and-swap compares.
+    pub mod_revision: i64,
+}
+
+/// Everything under the prefix, decoded.
+///
+/// A value that cannot be decoded is listed in `unreadable` and otherwise treated as absent; jobs
+/// and workers carry their error themselves, so that they can be shown.
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    /// The etcd revision this state has reached.
+    pub revision: i64,
+    /// Every job, broken ones included.
+    pub jobs: BTreeMap<JobName, Arc<JobEntry>>,
+    /// Up to where each job's slots are decided.
+    pub cursors: BTreeMap<JobName, Versioned<Cursor>>,
+    /// Every live run, by job.
+    pub live: BTreeMap<JobName, BTreeMap<RunId, LiveRun>>,
+    /// Decisions that MongoDB has not acknowledged yet.
+    pub done: BTreeMap<(JobName, RunId), Versioned<RunRecord>>,
+    /// Runs asked for outside the schedule.
+    pub triggers: BTreeMap<(JobName, RunId), Versioned<TriggerRequest>>,
+    /// Kill requests for every live run of a job: the revision counts, not the value.
+    pub job_kills: BTreeMap<JobName, i64>,
+    /// Kill requests for one run.
+    pub run_kills: BTreeMap<(JobName, RunId), Versioned<KillRequest>>,
+    /// Registered workers.
+    pub workers: BTreeMap<WorkerId, WorkerEntry>,
+    /// Workers that were asked to take nothing new.
+    pub drains: BTreeSet<WorkerId>,
+    /// The fleet's settings; the defaults at revision 0 where there are none.
+    pub settings: Option<Versioned<FleetSettings>>,
+    /// Keys whose value or name cannot be read, and why.
+    pub unreadable: BTreeMap<String, String>,
+}
+
+impl Replica {
+    /// Takes in what the feed delivered at `now` (the reader's clock) and returns what changed.
+    ///
+    /// A snapshot replaces everything; then the result also names the keys that vanished.
+    pub fn apply(&mut self, keys: &Keys, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
+        match feed {
+            Feed::Lost { .. } => BTreeSet::new(),
+            Feed::Changes { revision, items } => {
+                let touched = items
+                    .iter()
+                    .map(|item| self.take(keys, item, now))
+                    .collect();
+                self.revision = self.revision.max(*revision);
+                touched
+            }
+            Feed::Snapshot { revision, items } => {
+                let mut fresh = Self {
+                    revision: *revision,
+                    ..Self::default()
+                };
+                for item in items {
+                    fresh.take(keys, item, now);
+                }
+                let touched = self.difference(&fresh);
+                *self = fresh;
+                touched
+            }
+        }
+    }
+
+    fn take(&mut self, keys: &Keys, item: &Item, now: DateTime<Utc>) -> Key {
+        let key = keys.parse(&item.key);
+        match &item.value {
+            Some(value) => self.put(&key, value, item, now),
+            None => self.delete(&key),
+        }
+        key
+    }
+
+    fn put(&mut self, key: &Key, value: &[u8], item: &Item, now: DateTime<Utc>) {
+        self.unreadable.remove(&show(key));
+        let rev = item.mod_revision;
+        match key {
+            Key::Job(job) => {
+                let entry = JobEntry::read(job.clone(), value, rev, item.create_revision);
+                self.jobs.insert(job.clone(), Arc::new(entry));
+            }
+            Key::Cursor(job) => match self.decode(key, value, rev) {
+                Some(cursor) => drop(self.cursors.insert(job.clone(), cursor)),
+                None => drop(self.cursors.remove(job)),
+            },
+            Key::Running(job, run) => {
+                if let Some(Versioned { value, .. }) = self.decode(key, value, rev) {
+                    let live = LiveRun {
+                        job: job.clone(),
+                        run: *run,
+                        fence: item.create_revision,
+                        value,
+                    };
+                    self.live.entry(job.clone()).or_default().insert(*run, live);
+                }
+            }
+            Key::Done(job, id) => {
+                if let Some(done) = self.decode(key, value, rev) {
+                    self.done.insert((job.clone(), *id), done);
+                }
+            }
+            Key::Trigger(job, id) => {
+                if let Some(trigger) = self.decode(key, value, rev) {
+                    self.triggers.insert((job.clone(), *id), trigger);
+                }
+            }
+            Key::KillJob(job) => drop(self.job_kills.insert(job.clone(), rev)),
+            Key::KillRun(job, run) => {
+                // Any value asks for a kill; one that says nothing more is as good as an empty one.
+                let value = serde_json::from_slice(value).unwrap_or_else(|_| KillRequest {
+                    grace_secs: None,
+                    by: "another tool".to_owned(),
+                    at: now,
+                });
+                let kill = Versioned {
+                    value,
+                    mod_revision: rev,
+                };
+                self.run_kills.insert((job.clone(), *run), kill);
+            }
+            Key::Worker(id) => {
+                let value: Result<crate::fleet::Registration, _> =
+                    serde_json::from_slice(value).map_err(|e| e.to_string());
+                let skew = value.as_ref().ok().map(|r| r.clock - now);
+                let entry = WorkerEntry {
+                    id: id.clone(),
+                    lease: item.lease,
+                    mod_revision: rev,
+                    value,
+                    skew,
+                };
+                self.workers.insert(id.clone(), entry);
+            }
+            Key::Drain(id) => drop(self.drains.insert(id.clone())),
+            Key::Settings => self.settings = self.decode(key, value, rev),
+            Key::Misnamed(name, why) => {
+                self.unreadable
+                    .insert(show(key), format!("{name:?}: {why}"));
+            }
+            Key::Unknown(_) => {}
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        mod_revision: i64,
+    ) -> Option<Versioned<T>> {
+        match serde_json::from_slice(value) {
+            Ok(value) => Some(Versioned {
+                value,
+                mod_revision,
+            }),
+            Err(e) => {
+                self.unreadable.insert(show(key), e.to_string());
+                None
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &Key) {
+        self.unreadable.remove(&show(key));
+        match key {
+            Key::Job(job) => drop(self.jobs.remove(job)),
+            Key::Cursor(job) => drop(self.cursors.remove(job)),
+            Key::Running(job, run) => {
+                if let Some(runs) = self.live.get_mut(job) {
+                    runs.remove(run);
+                    if runs.is_empty() {
+                        self.live.remove(job);
+                    }
+                }
+            }
+            Key::Done(job, id) => drop(self.done.remove(&(job.clone(), *id))),
+            Key::Trigger(job, id) => drop(self.triggers.remove(&(job.clone(), *id))),
+            Key::KillJob(job) => drop(self.job_kills.remove(job)),
+            Key::KillRun(job, run) => drop(self.run_kills.remove(&(job.clone(), *run))),
+            Key::Worker(id) => drop(self.workers.remove(id)),
+            Key::Drain(id) => drop(self.drains.remove(id)),
+            Key::Settings => self.settings = None,
+            Key::Misnamed(..) | Key::Unknown(_) => {}
+        }
+    }
+
+    /// Every key that is in one of the two and not, or not at the same revision, in the other.
+    fn difference(&self, other: &Self) -> BTreeSet<Key> {
+        let (ours, theirs) = (self.revisions(), other.revisions());
+        let changed = theirs.iter().filter(|(k, rev)| ours.get(k) != Some(rev));
+        let gone = ours.iter().filter(|(k, _)| !theirs.contains_key(k));
+        changed.chain(gone).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn revisions(&self) -> BTreeMap<Key, i64> {
+        let runs = self.live.values().flat_map(BTreeMap::values);
+        let pair = |(job, id): &(JobName, RunId)| (job.clone(), *id);
+        let jobs = self
+            .jobs
+            .iter()
+            .map(|(k, v)| (Key::Job(k.clone()), v.mod_revision));
+        let cursors = self
+            .cursors
+            .iter()
+            .map(|(k, v)| (Key::Cursor(k.clone()), v.mod_revision));
+        let live = runs.map(|r| (Key::Running(r.job.clone(), r.run), r.fence));
+        let done = self.done.iter().map(|(k, v)| {
+            let (job, id) = pair(k);
+            (Key::Done(job, id), v.mod_revision)
+        });
+        let triggers = self.triggers.iter().map(|(k, v)| {
+            let (job, id) = pair(k);
+            (Key::Trigger(job, id), v.mod_revision)
+        });
+        let run_kills = self.run_kills.iter().map(|(k, v)| {
+            let (job, id) = pair(k);
+            (Key::KillRun(job, id), v.mod_revision)
+        });
+        let job_kills = self
+            .job_kills
+            .iter()
+            .map(|(k, rev)| (Key::KillJob(k.clone()), *rev));
+        let workers = self
+            .workers
+            .iter()
+            .map(|(k, v)| (Key::Worker(k.clone()), v.mod_revision));
+        let drains = self.drains.iter().map(|k| (Key::Drain(k.clone()), 0));
+        let settings = self
+            .settings
+            .iter()
+            .map(|v| (Key::Settings, v.mod_revision));
+        jobs.chain(cursors)
+            .chain(live)
+            .chain(done)
+            .chain(triggers)
+            .chain(run_kills)
+            .chain(job_kills)
+            .chain(workers)
+            .chain(drains)
+            .chain(settings)
+            .collect()
+    }
+
+    /// The fleet's settings and their revision; the defaults at 0 where there are none.
+    pub fn settings(&self) -> (FleetSettings, i64) {
+        match &self.settings {
+            Some(v) => (v.value.clone(), v.mod_revision),
+            None => (FleetSettings::default(), 0),
+        }
+    }
+
+    /// The zone that a job's schedule is computed in.
+    ///
+    /// # Errors
+    /// Says that the fleet's default zone cannot be read.
+    pub fn zone_of(&self, job: &Checked) -> Result<Tz, String> {
+        job.zone.map_or_else(|| self.settings().0.zone(), Ok)
+    }
+
+    /// The live runs of one job, oldest first.
+    pub fn live_of(&self, job: &JobName) -> impl Iterator<Item = &LiveRun> {
+        self.live.get(job).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Every live run in the fleet, by job and then oldest first.
+    pub fn all_live(&self) -> impl Iterator<Item = &LiveRun> {
+        self.live.values().flat_map(BTreeMap::values)
+    }
+
+    /// The kill request that applies to a live run: one that is newer than its claim.
+    pub fn kill_of(&self, live: &LiveRun) -> Option<KillRequest> {
+        let own = self
+            .run_kills
+            .get(&(live.job.clone(), live.run))
+            .map(|k| k.value.clone());
+        own.or_else(|| {
+            let revision = self.job_kills.get(&live.job)?;
+            (*revision > live.fence).then(|| KillRequest {
+                grace_secs: None,
+                by: "a kill of the whole job".to_owned(),
+                at: live.value.since,
+            })
+        })
+    }
+
+    /// The next firing of a job after `now`, if it is enabled, whole and has one.
+    pub fn next_firing(&self, job: &JobEntry, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let checked = job.state.as_ref().ok().filter(|c| c.job.enabled)?;
+        checked
+            .schedule
+            .next_after(self.zone_of(checked).ok()?, now)
+    }
+}
+
+fn show(key: &Key) -> String {
+    match key {
+        Key::Unknown(text) => text.clone(),
+        Key::Misnamed(name, _) => format!("jobs/{name}"),
+        Key::Job(job) => format!("jobs/{job}"),
+        Key::Cursor(job) => format!("cursor/{job}"),
+        Key::Running(job, run) => format!("running/{job}/{run}"),
+        Key::Done(job, id) => format!("done/{job}/{id}"),
+        Key::Trigger(job, id) => format!("trigger/{job}/{id}"),
+        Key::KillJob(job) => format!("killer/{job}"),
+        Key::KillRun(job, run) => format!("killer/{job}/{run}"),
+        Key::Worker(worker) => format!("workers/{worker}"),
+        Key::Drain(worker) => format!("drain/{worker}"),
+        Key::Settings => "settings".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, value: &str, rev: i64) -> Item {
+        Item {
+            key: key.into(),
+            value: Some(value.into()),
+            mod_revision: rev,
+            create_revision: rev,
+            lease: 0,
+        }
+    }
+
+    fn name(text: &str) -> JobName {
+        JobName::new(text).unwrap()
+    }
+
+    const JOB: &str = r#"{"name":"a","command":"true","cronExpr":"* * * * *"}"#;
+
+    #[test]
+    fn a_broken_value_disturbs_no_other() {
+        let keys = Keys::new("/cron").unwrap();
+        let mut replica = Replica::default();
+        let items = vec![
+            put("/cron/jobs/a", JOB, 2),
+            put("/cron/jobs/b", "{oops", 3),
+            put("/cron/jobs/x/y", JOB, 4),
+            put("/cron/cursor/a", "nonsense", 5),
+        ];
+        let now = Utc::now();
+        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 5, items }, now);
+        assert_eq!(touched.len(), 2);
+        assert!(replica.jobs[&name("a")].state.is_ok());
+        assert!(replica.jobs[&name("b")].state.is_err());
+        assert!(replica.unreadable.contains_key("jobs/x/y"));
+        assert!(replica.unreadable.contains_key("cursor/a"));
+    }
+
+    #[test]
+    fn a_second_snapshot_names_what_changed_and_what_vanished() {
+        let keys = Keys::new("/cron").unwrap();
+        let mut replica = Replica::default();
+        let now = Utc::now();
+        let items = ["a", "b", "c"]
+            .map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2))
+            .to_vec();
+        replica.apply(&keys, &Feed::Snapshot { revision: 4, items }, now);
+        let items = vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 9)];
+        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, items }, now);
+        assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
+        assert!(!replica.jobs.contains_key(&name("c")));
+    }
+
+    #[test]
+    fn a_kill_of_the_whole_job_spares_later_runs() {
+        let keys = Keys::new("/cron").unwrap();
+        let mut replica = Replica::default();
+        let now = Utc::now();
+        let run = |rev| {
+            let value = format!(
+                r#"{{"worker":"w","lease":7,"attempt":1,"since":"{0}","spawnBefore":"{0}"}}"#,
+                now.to_rfc3339()
+            );
+            put(&format!("/cron/running/a/{}", RunId::new(now)), &value, rev)
+        };
+        let items = vec![run(5), put("/cron/killer/a", "", 6), run(7)];
+        replica.apply(&keys, &Feed::Changes { revision: 7, items }, now);
+        let killed: Vec<_> = replica
+            .all_live()
+            .map(|r| (r.fence, replica.kill_of(r).is_some()))
+            .collect();
+        assert!(
+            killed.contains(&(5, true)) && killed.contains(&(7, false)),
+            "{killed:?}"
+        );
+    }
+}

@@ -1,0 +1,607 @@
+//! The two servers: etcd, and one that speaks MongoDB's protocol.
+//!
+//! `mongod` is used where there is one, as a replica set of one; otherwise SecantusDB, which
+//! presents itself as such a set. Ports are free ones on 127.0.0.1 and stay the same when a
+//! server is stopped and started again, as does its data.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etcd_client::{Client as EtcdClient, ConnectOptions};
+use mongodb::Client as MongoClient;
+use mongodb::bson::{Document, doc};
+use mongodb::options::ClientOptions;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::process::{Process, Spec};
+use crate::programs;
+
+/// How long a server may take until it answers. Far more than it needs: machines are shared.
+const START_LIMIT: Duration = Duration::from_secs(40);
+/// How long a server may take to end after SIGTERM before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// A port that does not answer yet offers no event to wait for, so it is asked this often.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// How long one question to a starting server may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How a stack is made up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where data and logs go; `None` for a temporary folder that goes with the stack.
+    pub folder: Option<PathBuf>,
+    /// How many members etcd has: 1 or 3.
+    pub etcd_nodes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            etcd_nodes: 1,
+        }
+    }
+}
+
+/// A running etcd and a running MongoDB-protocol server, both gone when this is dropped.
+#[derive(Debug)]
+pub struct Stack {
+    etcd: Vec<Server>,
+    mongo: Server,
+    folder: PathBuf,
+    /// After the servers, so that it is removed when they are gone.
+    _temporary: Option<TempDir>,
+}
+
+/// One server, running or not, with what it takes to start it again.
+#[derive(Debug)]
+struct Server {
+    kind: Kind,
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    port: u16,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Etcd,
+    Mongod,
+    Secantus,
+}
+
+impl Stack {
+    /// Starts one etcd and one MongoDB-protocol server, with data in a temporary folder.
+    ///
+    /// # Errors
+    ///
+    /// When a program is missing, or does not answer in time; then with the end of its log.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&Options::default()).await
+    }
+
+    /// As [`start`](Self::start), made up as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(options: &Options) -> Result<Self> {
+        let mut stack = Self::prepare(options)?;
+        stack.launch().await?;
+        Ok(stack)
+    }
+
+    /// The stack that the tests of one program share. It lives as long as any of them holds it;
+    /// each uses a key prefix of its own, see [`fresh_prefix`](Self::fresh_prefix). A test that
+    /// stops or pauses a server starts its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn shared() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<Stack>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(stack) = shared.upgrade() {
+            return Ok(stack);
+        }
+        let stack = Arc::new(Self::start().await?);
+        *shared = Arc::downgrade(&stack);
+        Ok(stack)
+    }
+
+    /// Everything but the processes, so that what will listen where can be told beforehand.
+    ///
+    /// # Errors
+    ///
+    /// When a program is missing, or no port is free.
+    pub fn prepare(options: &Options) -> Result<Self> {
+        ensure!(options.etcd_nodes > 0, "etcd needs at least one member");
+        let (folder, temporary) = if let Some(folder) = &options.folder {
+            (folder.clone(), None)
+        } else {
+            let temporary = temporary_folder()?;
+            (temporary.path().to_owned(), Some(temporary))
+        };
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(Self {
+            etcd: etcd_servers(&folder, options.etcd_nodes)?,
+            mongo: mongo_server(&folder)?,
+            folder,
+            _temporary: temporary,
+        })
+    }
+
+    /// Starts the servers of a prepared stack.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn launch(&mut self) -> Result<()> {
+        // Members of one etcd wait for each other, so all are spawned before any is awaited.
+        for server in self.servers() {
+            server.spawn()?;
+        }
+        for server in self.servers() {
+            server.answers().await?;
+        }
+        Ok(())
+    }
+
+    /// What is where, for a person: `etcd on 127.0.0.1:12345`.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        self.etcd
+            .iter()
+            .chain(std::iter::once(&self.mongo))
+            .map(|server| format!("{} on 127.0.0.1:{}", server.name, server.port))
+            .collect()
+    }
+
+    fn servers(&mut self) -> impl Iterator<Item = &mut Server> {
+        self.etcd.iter_mut().chain(std::iter::once(&mut self.mongo))
+    }
+
+    /// Etcd's address, of all its members separated by commas: what `--etcd` takes.
+    #[must_use]
+    pub fn etcd_url(&self) -> String {
+        self.etcd_urls().join(",")
+    }
+
+    fn etcd_urls(&self) -> Vec<String> {
+        self.etcd
+            .iter()
+            .map(|server| format!("http://127.0.0.1:{}", server.port))
+            .collect()
+    }
+
+    /// MongoDB's address: what `--mongo` takes.
+    #[must_use]
+    pub fn mongo_uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}", self.mongo.port)
+    }
+
+    /// Where data and logs are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A key prefix that nobody else uses. The database is the same for all, so records are told
+    /// apart by their `fleet` field, which is the prefix.
+    #[must_use]
+    pub fn fresh_prefix(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        format!("/t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A client of etcd.
+    ///
+    /// # Errors
+    ///
+    /// When etcd does not answer.
+    pub async fn etcd(&self) -> Result<EtcdClient> {
+        let options = ConnectOptions::new().with_connect_timeout(ANSWER_LIMIT);
+        EtcdClient::connect(self.etcd_urls(), Some(options))
+            .await
+            .with_context(|| format!("cannot connect to etcd at {}", self.etcd_url()))
+    }
+
+    /// A client of the MongoDB-protocol server.
+    ///
+    /// # Errors
+    ///
+    /// When its address is refused; whether it answers shows with the first operation.
+    pub async fn mongo(&self) -> Result<MongoClient> {
+        mongo_client(&self.mongo_uri()).await
+    }
+
+    /// Runs the real `etcdctl` and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, with its words.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(programs::stack("etcdctl")?)
+            .env("ETCDCTL_API", "3")
+            .env("ETCDCTL_ENDPOINTS", self.etcd_url())
+            .args(arguments)
+            .output()
+            .context("cannot run etcdctl")?;
+        ensure!(
+            output.status.success(),
+            "etcdctl {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        String::from_utf8(output.stdout).context("etcdctl printed something that is not UTF-8")
+    }
+
+    /// Stops all of etcd with SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// When a process cannot be ended.
+    pub async fn stop_etcd(&mut self) -> Result<()> {
+        for server in &mut self.etcd {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts all of etcd again, on the same ports and data.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer in time.
+    pub async fn start_etcd(&mut self) -> Result<()> {
+        for server in &mut self.etcd {
+            server.spawn()?;
+        }
+        for server in &mut self.etcd {
+            server.answers().await?;
+        }
+        Ok(())
+    }
+
+    /// Freezes all of etcd: connections stay open, nothing answers.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn pause_etcd(&self) -> Result<()> {
+        self.etcd
+            .iter()
+            .try_for_each(|server| server.running()?.pause())
+    }
+
+    /// Ends a [`pause_etcd`](Self::pause_etcd).
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn resume_etcd(&self) -> Result<()> {
+        self.etcd
+            .iter()
+            .try_for_each(|server| server.running()?.resume())
+    }
+
+    /// Stops the MongoDB-protocol server. `mongod` gets SIGTERM; SecantusDB, which would wait
+    /// seconds for its clients, SIGKILL, and loses nothing by it.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be ended.
+    pub async fn stop_mongo(&mut self) -> Result<()> {
+        self.mongo.stop().await
+    }
+
+    /// Starts the MongoDB-protocol server again, on the same port and data.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer in time.
+    pub async fn start_mongo(&mut self) -> Result<()> {
+        self.mongo.spawn()?;
+        self.mongo.answers().await
+    }
+
+    /// Freezes the MongoDB-protocol server: connections stay open, nothing answers.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn pause_mongo(&self) -> Result<()> {
+        self.mongo.running()?.pause()
+    }
+
+    /// Ends a [`pause_mongo`](Self::pause_mongo).
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn resume_mongo(&self) -> Result<()> {
+        self.mongo.running()?.resume()
+    }
+
+    /// The process ids of the running servers.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.etcd
+            .iter()
+            .chain(std::iter::once(&self.mongo))
+            .filter_map(|server| server.process.as_ref().map(Process::pid))
+            .collect()
+    }
+}
+
+impl Server {
+    fn spawn(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} is already running", self.name);
+        let spec = Spec::new(&self.program)
+            .without_env("ETCD")
+            .args(&self.arguments);
+        self.process = Some(spec.spawn(&self.log)?);
+        Ok(())
+    }
+
+    fn running(&self) -> Result<&Process> {
+        self.process
+            .as_ref()
+            .with_context(|| format!("{} is not running", self.name))
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        if self.kind != Kind::Secantus && process.signal(Signal::TERM).is_ok() {
+            process.exited_within(STOP_LIMIT).await?;
+        }
+        process.kill()?;
+        Ok(())
+    }
+
+    /// Waits until it answers as a client would ask.
+    async fn answers(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let process = self
+                .process
+                .as_mut()
+                .with_context(|| format!("{} is not running", self.name))?;
+            if let Some(status) = process.try_exit()? {
+                let tail = process.log_tail();
+                self.process = None;
+                bail!("{} did not start ({status})\n{tail}", self.name);
+            }
+            let question = async {
+                match self.kind {
+                    Kind::Etcd => ask_etcd(self.port).await,
+                    Kind::Mongod => ask_mongod(self.port).await,
+                    Kind::Secantus => ask_mongo(self.port, false).await,
+                }
+            };
+            let answer = timeout(ANSWER_LIMIT, question)
+                .await
+                .unwrap_or_else(|_| Err(anyhow!("no answer within {ANSWER_LIMIT:?}")));
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    let tail = self.running()?.log_tail();
+                    return Err(error.context(format!(
+                        "{} on 127.0.0.1:{} is not ready after {START_LIMIT:?}\n{tail}",
+                        self.name, self.port
+                    )));
+                }
+                Err(_) => sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+}
+
+fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
+    let program = programs::stack("etcd")?;
+    let mut members = Vec::new();
+    for number in 1..=count {
+        let name = if count == 1 {
+            "etcd".to_owned()
+        } else {
+            format!("etcd{number}")
+        };
+        members.push((name, free_port()?, free_port()?));
+    }
+    let cluster: Vec<String> = members
+        .iter()
+        .map(|(name, _, peer)| format!("{name}=http://127.0.0.1:{peer}"))
+        .collect();
+    let cluster = cluster.join(",");
+    Ok(members
+        .into_iter()
+        .map(|(name, port, peer)| {
+            let data = folder.join(&name);
+            let client = format!("http://127.0.0.1:{port}");
+            let peer = format!("http://127.0.0.1:{peer}");
+            let arguments = [
+                ("name", name.as_str()),
+                ("data-dir", &data.to_string_lossy()),
+                ("listen-client-urls", &client),
+                ("advertise-client-urls", &client),
+                ("listen-peer-urls", &peer),
+                ("initial-advertise-peer-urls", &peer),
+                ("initial-cluster", &cluster),
+                ("initial-cluster-state", "new"),
+            ]
+            .into_iter()
+            .map(|(option, value)| format!("--{option}={value}"))
+            .collect();
+            Server {
+                kind: Kind::Etcd,
+                log: folder.join(format!("{name}.log")),
+                program: program.clone(),
+                arguments,
+                port,
+                process: None,
+                name,
+            }
+        })
+        .collect())
+}
+
+fn mongo_server(folder: &Path) -> Result<Server> {
+    let data = folder.join("mongo");
+    fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the folder {}", data.display()))?;
+    let data = data.to_string_lossy().into_owned();
+    let port = free_port()?;
+    let number = port.to_string();
+    let (kind, name, program, arguments) = if let Some(program) = programs::find("mongod") {
+        let arguments = [
+            "--dbpath",
+            &data,
+            "--port",
+            &number,
+            "--bind_ip",
+            "127.0.0.1",
+        ];
+        let set = ["--replSet", "carillon", "--oplogSize", "64"];
+        (
+            Kind::Mongod,
+            "mongod",
+            program,
+            [arguments.as_slice(), &set].concat(),
+        )
+    } else {
+        let program = programs::stack("secantusd-py")?;
+        let arguments = [
+            "--storage-path",
+            &data,
+            "--port",
+            &number,
+            "--host",
+            "127.0.0.1",
+        ];
+        let cache = ["--cache-size", "128M"];
+        (
+            Kind::Secantus,
+            "secantusd-py",
+            program,
+            [arguments.as_slice(), &cache].concat(),
+        )
+    };
+    Ok(Server {
+        kind,
+        name: name.to_owned(),
+        program,
+        arguments: arguments.into_iter().map(str::to_owned).collect(),
+        port,
+        log: folder.join("mongo.log"),
+        process: None,
+    })
+}
+
+/// A read that needs a leader, so that etcd is not just up but of use.
+async fn ask_etcd(port: u16) -> Result<()> {
+    let mut client = EtcdClient::connect([format!("127.0.0.1:{port}")], None).await?;
+    client.get("health", None).await?;
+    Ok(())
+}
+
+/// A fresh `mongod` has to be told that it is a replica set.
+async fn ask_mongod(port: u16) -> Result<()> {
+    const ALREADY_INITIATED: i32 = 23;
+    let client = mongo_client(&format!(
+        "mongodb://127.0.0.1:{port}/?directConnection=true"
+    ))
+    .await?;
+    let members = doc! { "_id": 0, "host": format!("127.0.0.1:{port}") };
+    let command = doc! { "replSetInitiate": { "_id": "carillon", "members": [members] } };
+    if let Err(error) = client.database("admin").run_command(command).await {
+        use mongodb::error::ErrorKind;
+        match *error.kind {
+            ErrorKind::Command(ref refused) if refused.code == ALREADY_INITIATED => {}
+            _ => return Err(error.into()),
+        }
+    }
+    ask_mongo(port, true).await
+}
+
+/// Answers when the server can take a write.
+async fn ask_mongo(port: u16, direct: bool) -> Result<()> {
+    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection={direct}");
+    let client = mongo_client(&uri).await?;
+    let hello: Document = client
+        .database("admin")
+        .run_command(doc! { "hello": 1 })
+        .await?;
+    ensure!(
+        hello.get_bool("isWritablePrimary").unwrap_or(false),
+        "it is not a primary yet"
+    );
+    Ok(())
+}
+
+async fn mongo_client(uri: &str) -> Result<MongoClient> {
+    let mut options = ClientOptions::parse(uri)
+        .await
+        .with_context(|| format!("{uri} is not an address"))?;
+    options.server_selection_timeout = Some(ANSWER_LIMIT);
+    options.connect_timeout = Some(ANSWER_LIMIT);
+    MongoClient::with_options(options).with_context(|| format!("cannot use {uri}"))
+}
+
+/// A port on 127.0.0.1 that nobody listens on, below the range that the system gives to outgoing
+/// connections: a client that retries on a stopped server's port could otherwise be given that
+/// very port as its own, connect to itself, and keep the server from starting again.
+fn free_port() -> Result<u16> {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    // Processes that start together begin far apart.
+    let start = std::process::id().wrapping_mul(7919) % u32::from(COUNT);
+    let start = u16::try_from(start).unwrap_or_default();
+    for _ in 0..COUNT {
+        let offset = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = FIRST + offset;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free between {FIRST} and {}", FIRST + COUNT)
+}
+
+/// A folder of this process, after removing those of processes that were killed before they could.
+fn temporary_folder() -> Result<TempDir> {
+    const PREFIX: &str = "carillon-test-";
+    let parent = std::env::temp_dir();
+    if let Ok(entries) = fs::read_dir(&parent) {
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| {
+                name.strip_prefix(PREFIX)?
+                    .split('-')
+                    .next()?
+                    .parse::<u32>()
+                    .ok()
+            });
+            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}{}-", std::process::id()))
+        .tempdir_in(&parent)
+        .with_context(|| format!("cannot make a folder in {}", parent.display()))
+}

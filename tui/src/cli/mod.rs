@@ -1,0 +1,305 @@
+//! The subcommands: one file each, the same operations as the console, for scripts.
+//!
+//! Exit codes: 0 done, 1 the operation failed, 2 bad usage, 3 a store is unreachable, 4 somebody
+//! else changed the job meanwhile. `run --wait` exits with the job's own code.
+
+mod apply;
+mod change;
+mod history;
+mod info;
+mod jobs;
+mod kill;
+mod logs;
+mod next;
+mod print;
+mod run;
+mod workers;
+
+use std::path::PathBuf;
+
+use carillon_core::etcd::EtcdError;
+use carillon_core::id::JobName;
+use carillon_core::jobs::SaveError;
+use carillon_core::records::RecordsError;
+use carillon_core::replica::Replica;
+use carillon_core::settings::Connection;
+use chrono::Utc;
+use clap::{Subcommand, ValueEnum};
+
+use crate::operator::{Done, Operator, OperatorError, Who};
+
+/// What the program is asked to do; the console where nothing is given.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the jobs
+    Jobs {
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Show one job: every policy, its next firings, its stored JSON with -o json
+    Get {
+        /// The job
+        name: JobName,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Create or change jobs from JSON: one job or an array of jobs
+    #[command(
+        after_help = "Example:\n  echo '{\"name\": \"tidy\", \"command\": \"/opt/tidy.sh\", \"cronExpr\": \"0 3 * * *\"}' | carillon apply -f -\n\nAll jobs are checked before the first is written."
+    )]
+    Apply {
+        /// The file, or - for standard input
+        #[arg(short, long, value_name = "FILE|-")]
+        file: PathBuf,
+        /// Say what would be done and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Delete jobs
+    Delete {
+        /// The jobs
+        #[arg(required = true)]
+        names: Vec<JobName>,
+    },
+    /// Stop following the schedule of jobs
+    Pause {
+        /// The jobs
+        #[arg(required = true)]
+        names: Vec<JobName>,
+    },
+    /// Follow the schedule of paused jobs again, from now on
+    Resume {
+        /// The jobs
+        #[arg(required = true)]
+        names: Vec<JobName>,
+    },
+    /// Run a job once, now
+    Run {
+        /// The job
+        name: JobName,
+        /// Stream its output and exit with its exit code (128+n for signal n, 125 where Carillon
+        /// itself failed)
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Kill the live runs of a job
+    Kill {
+        /// The job
+        name: JobName,
+        /// Only this run
+        #[arg(long, value_name = "ID")]
+        run: Option<carillon_core::id::RunId>,
+        /// Wait until they are gone
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List run records, newest first
+    History {
+        /// Only of this job
+        #[arg(long)]
+        job: Option<JobName>,
+        /// Only with this outcome: running, succeeded, failed, timedOut, killed, lost, skipped
+        /// or missed
+        #[arg(long)]
+        outcome: Option<carillon_core::run::Outcome>,
+        /// Only of this worker
+        #[arg(long)]
+        worker: Option<String>,
+        /// Only with this text in the job's name, the reason or the kept output
+        #[arg(long)]
+        text: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Print the output of a run, or of the newest run of a job
+    Logs {
+        /// A run id or a job
+        what: String,
+        /// Follow a live run to its end
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// List the workers
+    Workers {
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Print when a schedule fires next
+    Next {
+        /// The schedule, for example '0 1 * * MON-FRI'
+        expression: String,
+        /// IANA time zone
+        #[arg(long, value_name = "ZONE", default_value = "UTC")]
+        tz: String,
+        /// Start after this instant, RFC 3339 [default: now]
+        #[arg(long, value_name = "INSTANT")]
+        from: Option<chrono::DateTime<chrono::FixedOffset>>,
+        /// How many
+        #[arg(short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        n: u32,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Print versions, paths and the state of both stores
+    Info {
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+}
+
+/// How records are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
+pub struct FormatArgument {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Why a subcommand ends with another exit code than 0.
+#[derive(Debug)]
+pub enum Failure {
+    /// The operation failed.
+    Failed(String),
+    /// A store does not answer.
+    Unreachable(String),
+    /// Somebody else changed the job.
+    Conflict(String),
+    /// The exit code is somebody else's; all has been said.
+    Exit(u8),
+}
+
+impl Failure {
+    /// The program's exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Unreachable(_) => 3,
+            Self::Conflict(_) => 4,
+            Self::Exit(code) => *code,
+        }
+    }
+
+    /// What to tell the operator, if anything is left to say.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed(text) | Self::Unreachable(text) | Self::Conflict(text) => Some(text),
+            Self::Exit(_) => None,
+        }
+    }
+
+    /// The graver of two: what a command over several jobs ends with.
+    fn or_worse(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if other.code() > self.code() => other,
+            _ => self,
+        }
+    }
+}
+
+impl From<EtcdError> for Failure {
+    fn from(e: EtcdError) -> Self {
+        match e {
+            EtcdError::Unreachable { .. } => Self::Unreachable(e.to_string()),
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<RecordsError> for Failure {
+    fn from(e: RecordsError) -> Self {
+        match e {
+            RecordsError::Unreachable { .. } => Self::Unreachable(e.to_string()),
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(e: OperatorError) -> Self {
+        match e {
+            OperatorError::Etcd(e) | OperatorError::Save(SaveError::Etcd(e)) => e.into(),
+            OperatorError::Records(e) => e.into(),
+            OperatorError::Save(SaveError::Conflict(_)) => Self::Conflict(e.to_string()),
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        match e.kind() {
+            // Whoever reads us has enough: `carillon history | head`.
+            std::io::ErrorKind::BrokenPipe => Self::Exit(0),
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}
+
+/// Runs one subcommand.
+///
+/// # Errors
+/// What to say and with which code to exit.
+pub async fn execute(
+    command: Command,
+    connection: &Connection,
+    who: Who,
+    config: &std::path::Path,
+    state: &std::path::Path,
+) -> Result<(), Failure> {
+    if let Command::Next { expression, tz, from, n, format } = &command {
+        return next::next(expression, tz, *from, *n, format.output);
+    }
+    let operator = Operator::connect(connection, who).await?;
+    match command {
+        Command::Jobs { format } => jobs::jobs(&operator, format.output).await,
+        Command::Get { name, format } => jobs::get(&operator, &name, format.output).await,
+        Command::Apply { file, dry_run, format } => {
+            apply::apply(&operator, &file, dry_run, format.output).await
+        }
+        Command::Delete { names } => change::delete(&operator, &names).await,
+        Command::Pause { names } => change::set_enabled(&operator, &names, false).await,
+        Command::Resume { names } => change::set_enabled(&operator, &names, true).await,
+        Command::Run { name, wait } => run::run(&operator, &name, wait).await,
+        Command::Kill { name, run, wait } => kill::kill(&operator, &name, run, wait).await,
+        Command::History { job, outcome, worker, text, limit, format } => {
+            let filter = carillon_core::records::HistoryFilter { job, outcome, worker, text };
+            history::history(&operator, &filter, limit as usize, format.output).await
+        }
+        Command::Logs { what, follow } => logs::logs(&operator, &what, follow).await,
+        Command::Workers { format } => workers::workers(&operator, format.output).await,
+        Command::Info { format } => {
+            info::info(&operator, connection, config, state, format.output).await
+        }
+        Command::Next { .. } => Ok(()),
+    }
+}
+
+/// The fleet's state, read now.
+async fn replica(operator: &Operator) -> Result<Replica, Failure> {
+    let mut replica = Replica::default();
+    let snapshot = operator.etcd.snapshot().await?;
+    replica.apply(operator.etcd.keys(), &snapshot, Utc::now());
+    Ok(replica)
+}
+
+/// Tells on standard error that a change has no trace, if it has none.
+fn told<T>(done: Done<T>) -> T {
+    if let Some(why) = done.untraced {
+        print::note(&format!("done, but not in the audit trail: {why}"));
+    }
+    done.value
+}

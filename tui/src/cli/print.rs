@@ -1,0 +1,87 @@
+//! What goes to standard output: tables for people, JSON for programs, job output as it is.
+//!
+//! Names and output are untrusted: on a terminal everything but text, line ends and colours is
+//! made visible instead of being obeyed.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::Failure;
+use crate::text;
+
+/// Prints a table with a header; columns are as wide as their widest cell.
+pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Result<(), Failure> {
+    let rows: Vec<[String; N]> =
+        rows.into_iter().map(|row| row.map(|cell| text::clean(&cell).into_owned())).collect();
+    let mut widths = header.map(text::width);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text::width(cell));
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let header = header.map(str::to_owned);
+    for row in std::iter::once(&header).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(cell);
+            line.push_str(&" ".repeat(width - text::width(cell) + 2));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints one JSON value, indented.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(e.to_string()))?;
+    line(&text)
+}
+
+/// Prints one line.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// Prints one line with untrusted parts.
+pub(super) fn clean_line(untrusted: &str) -> Result<(), Failure> {
+    line(&text::clean(untrusted))
+}
+
+/// Tells something on standard error.
+pub(super) fn note(message: &str) {
+    // Where standard error is closed there is nobody to tell.
+    writeln!(std::io::stderr().lock(), "carillon: {}", text::clean(message)).ok();
+}
+
+/// Where job output goes: unchanged into a file or a pipe, harmless onto a terminal.
+pub(super) struct OutputSink {
+    terminal: bool,
+}
+
+impl OutputSink {
+    pub(super) fn new() -> Self {
+        Self { terminal: std::io::stdout().is_terminal() }
+    }
+
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        if self.terminal {
+            let text = String::from_utf8_lossy(bytes);
+            for line in text.split_inclusive('\n') {
+                let (body, end) = match line.strip_suffix('\n') {
+                    Some(body) => (body.strip_suffix('\r').unwrap_or(body), "\n"),
+                    None => (line, ""),
+                };
+                write!(out, "{}{end}", text::clean_keeping_colours(body))?;
+            }
+        } else {
+            out.write_all(bytes)?;
+        }
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,307 @@
+//! Everything an operator can do to the fleet, for the console and the subcommands alike. Each
+//! write leaves a document in the audit trail; where MongoDB is away the write still happens and
+//! the answer says that its trace is missing.
+
+use carillon_core::claims::{Answer, Claims};
+use carillon_core::etcd::{Etcd, EtcdError};
+use carillon_core::id::{JobName, RunId, WorkerId};
+use carillon_core::job::{Change, Job, JobEntry};
+use carillon_core::jobs::{Expected, Jobs, SaveError};
+use carillon_core::records::{Records, RecordsError};
+use carillon_core::run::{KillRequest, LiveRun, Trigger, TriggerRequest};
+use carillon_core::settings::Connection;
+use chrono::{DateTime, TimeDelta, Utc};
+use thiserror::Error;
+
+/// Who acts, for the audit trail. Read from the environment by `main.rs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The user behind sudo, else the login name.
+    pub user: String,
+    /// The host that the action comes from.
+    pub host: String,
+    /// The SSH client's address.
+    pub from: Option<String>,
+}
+
+impl Who {
+    /// Finds out from environment variables, the host name and the user id.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<String>,
+        host: String,
+        login: Option<String>,
+    ) -> Self {
+        let set = |name| variable(name).filter(|text| !text.is_empty());
+        let user = set("SUDO_USER")
+            .or(login)
+            .or_else(|| set("LOGNAME"))
+            .or_else(|| set("USER"))
+            .unwrap_or_else(|| "unknown".to_owned());
+        let ssh = set("SSH_CONNECTION").or_else(|| set("SSH_CLIENT"));
+        let from = ssh.and_then(|text| text.split_whitespace().next().map(str::to_owned));
+        Self { user, host, from }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.user, self.host)
+    }
+}
+
+/// Why something was not done.
+#[derive(Debug, Error)]
+pub enum OperatorError {
+    /// A job was wrong, or somebody else wrote it meanwhile.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// etcd did not answer or refused.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// MongoDB did not answer or refused.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoSuchJob(JobName),
+    /// The job's stored value is broken.
+    #[error("the stored value of {name} is broken: {problems}")]
+    Broken {
+        /// The job.
+        name: JobName,
+        /// Everything that is wrong with it.
+        problems: String,
+    },
+    /// The run has ended already.
+    #[error("the run {0} is not live any more")]
+    NotLive(RunId),
+}
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done<T> {
+    /// What came of it.
+    pub value: T,
+    /// Why the audit trail has no trace of it, where it has none.
+    pub untraced: Option<String>,
+}
+
+/// The connections to both stores and the one who acts.
+#[derive(Clone)]
+pub struct Operator {
+    /// etcd, for reading.
+    pub etcd: Etcd,
+    /// Records and output.
+    pub records: Records,
+    /// Who acts.
+    pub who: Who,
+    jobs: Jobs,
+    claims: Claims,
+}
+
+impl Operator {
+    /// Prepares both connections; nothing is sent yet.
+    ///
+    /// # Errors
+    /// An address that cannot be one.
+    pub async fn connect(connection: &Connection, who: Who) -> Result<Self, OperatorError> {
+        let etcd = Etcd::connect(&connection.endpoints, connection.keys.clone()).await?;
+        let records = Records::connect(&connection.mongo, connection.keys.fleet()).await?;
+        Ok(Self {
+            jobs: Jobs::new(etcd.clone()),
+            claims: Claims::new(etcd.clone()),
+            etcd,
+            records,
+            who,
+        })
+    }
+
+    /// Reads one job, broken or whole.
+    ///
+    /// # Errors
+    /// When etcd does not answer or refuses, or there is no such job.
+    pub async fn job(&self, name: &JobName) -> Result<JobEntry, OperatorError> {
+        let entry = self.jobs.get(name).await?;
+        entry.ok_or_else(|| OperatorError::NoSuchJob(name.clone()))
+    }
+
+    /// Writes a job by compare-and-swap; the value is the revision of the write.
+    ///
+    /// # Errors
+    /// Every problem of the job at once, a conflict, or a store's error.
+    pub async fn save(
+        &self,
+        mut job: Job,
+        expected: Expected,
+        what: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Done<i64>, OperatorError> {
+        job.updated_at = Some(now);
+        let checked = job.check().map_err(SaveError::from)?;
+        let before = match expected {
+            Expected::Absent => None,
+            Expected::Revision(_) => self.jobs.get(&checked.name).await?.map(|entry| entry.raw),
+        };
+        let revision = self.jobs.save(&job, expected).await?;
+        let after = Some(job.to_json());
+        let untraced = self.trace(&checked.name, what, before, after, revision, now).await;
+        Ok(Done { value: revision, untraced })
+    }
+
+    /// Pauses or resumes a job; the value says whether that changed anything.
+    ///
+    /// # Errors
+    /// When the job is missing, broken or written by somebody else meanwhile, or etcd fails.
+    pub async fn set_enabled(
+        &self,
+        name: &JobName,
+        enabled: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Done<bool>, OperatorError> {
+        let entry = self.job(name).await?;
+        let checked = entry.state.map_err(|problems| OperatorError::Broken {
+            name: name.clone(),
+            problems: problems.to_string(),
+        })?;
+        if checked.job.enabled == enabled {
+            return Ok(Done { value: false, untraced: None });
+        }
+        let job = Job { enabled, ..checked.job };
+        let what = if enabled { "resume" } else { "pause" };
+        let expected = Expected::Revision(entry.mod_revision);
+        let done = self.save(job, expected, what, now).await?;
+        Ok(Done { value: true, untraced: done.untraced })
+    }
+
+    /// Deletes a job that stands at `revision`.
+    ///
+    /// # Errors
+    /// A conflict where it was written meanwhile, or a store's error.
+    pub async fn delete(
+        &self,
+        name: &JobName,
+        revision: i64,
+        now: DateTime<Utc>,
+    ) -> Result<Done<i64>, OperatorError> {
+        let before = self.jobs.get(name).await?.map(|entry| entry.raw);
+        let revision = self.jobs.delete(name, revision).await?;
+        let untraced = self.trace(name, "delete", before, None, revision, now).await;
+        Ok(Done { value: revision, untraced })
+    }
+
+    /// Asks for a run of the job now; the value is the id that the run will have.
+    ///
+    /// # Errors
+    /// When the job is missing, broken or deleted meanwhile, or etcd fails.
+    pub async fn run_now(
+        &self,
+        name: &JobName,
+        now: DateTime<Utc>,
+    ) -> Result<Done<RunId>, OperatorError> {
+        let entry = self.job(name).await?;
+        let checked = entry.state.map_err(|problems| OperatorError::Broken {
+            name: name.clone(),
+            problems: problems.to_string(),
+        })?;
+        let id = RunId::new(now);
+        let deadline = TimeDelta::seconds(checked.job.start_deadline_secs.into());
+        let request = TriggerRequest {
+            kind: Trigger::Manual,
+            slot: None,
+            attempt: 1,
+            not_before: now,
+            not_after: now + deadline,
+            job_created: entry.create_revision,
+            by: self.who.to_string(),
+        };
+        match self.claims.request_run(name, id, &request).await? {
+            Answer::Done(revision) => {
+                let untraced = self.trace(name, "run", None, None, revision, now).await;
+                Ok(Done { value: id, untraced })
+            }
+            Answer::Refused(_) => Err(OperatorError::NoSuchJob(name.clone())),
+        }
+    }
+
+    /// Asks for the end of a run.
+    ///
+    /// # Errors
+    /// When the run has ended already, or etcd fails.
+    pub async fn kill(
+        &self,
+        job: &JobName,
+        run: RunId,
+        now: DateTime<Utc>,
+    ) -> Result<Done<i64>, OperatorError> {
+        let request = KillRequest { grace_secs: None, by: self.who.to_string(), at: now };
+        match self.claims.request_kill(job, run, &request).await? {
+            Answer::Done(revision) => {
+                let untraced =
+                    self.trace(job, &format!("kill {run}"), None, None, revision, now).await;
+                Ok(Done { value: revision, untraced })
+            }
+            Answer::Refused(_) => Err(OperatorError::NotLive(run)),
+        }
+    }
+
+    /// Asks a worker to take nothing new, or to take work again.
+    ///
+    /// # Errors
+    /// When etcd fails.
+    pub async fn drain(&self, worker: &WorkerId, on: bool) -> Result<(), OperatorError> {
+        Ok(self.claims.request_drain(worker, on).await?)
+    }
+
+    /// Leaves a document in the audit trail; returns why there is none.
+    async fn trace(
+        &self,
+        job: &JobName,
+        what: &str,
+        before: Option<Vec<u8>>,
+        after: Option<String>,
+        revision: i64,
+        now: DateTime<Utc>,
+    ) -> Option<String> {
+        let change = Change {
+            id: RunId::new(now),
+            job_name: job.to_string(),
+            what: what.to_owned(),
+            who: self.who.user.clone(),
+            host: self.who.host.clone(),
+            from: self.who.from.clone(),
+            before: before.map(|raw| String::from_utf8_lossy(&raw).into_owned()),
+            after,
+            revision,
+        };
+        self.records.record_change(&change).await.err().map(|e| e.to_string())
+    }
+}
+
+/// The live runs of one job, oldest first, read now.
+///
+/// # Errors
+/// When etcd does not answer or refuses.
+pub async fn live_runs(etcd: &Etcd, job: &JobName) -> Result<Vec<LiveRun>, EtcdError> {
+    let mut replica = carillon_core::replica::Replica::default();
+    replica.apply(etcd.keys(), &etcd.snapshot().await?, Utc::now());
+    Ok(replica.live_of(job).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_person_behind_sudo_and_ssh_is_named() {
+        let variable = |name: &str| match name {
+            "SUDO_USER" => Some("alice".to_owned()),
+            "SSH_CONNECTION" => Some("10.1.2.3 55000 10.0.0.1 22".to_owned()),
+            _ => None,
+        };
+        let who = Who::from_environment(variable, "ops1".into(), Some("root".into()));
+        assert_eq!(who.to_string(), "alice@ops1");
+        assert_eq!(who.from.as_deref(), Some("10.1.2.3"));
+        let nobody = Who::from_environment(|_| None, "ops1".into(), None);
+        assert_eq!(nobody.user, "unknown");
+    }
+}

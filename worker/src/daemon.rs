@@ -1,0 +1,679 @@
+//! The wiring of the worker, and how it leaves.
+//!
+//! One loop owns everything that is decided here. It hears from the watch, the clock, the claims,
+//! the runs and the lease, and never waits for a store: whatever does is a task that reports back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use carillon_core::claims::{Answer, Claims, Refusal};
+use carillon_core::decide::Move;
+use carillon_core::etcd::Etcd;
+use carillon_core::fleet::{Registration, rules_version};
+use carillon_core::id::{JobName, RunId, WorkerId};
+use carillon_core::job::JobEntry;
+use carillon_core::keys::{Key, Keys};
+use carillon_core::records::Records;
+use carillon_core::replica::{Feed, Versioned};
+use carillon_core::run::{LiveRun, RunState};
+use carillon_core::settings::Connection;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use crate::claim::{Settled, take_step, take_trigger};
+use crate::execute::{Executor, Order};
+use crate::lease::{Keeper, Standing};
+use crate::report::{REPORTS_BOUND, Report, Reporter};
+use crate::schedule::{Due, Schedule};
+use crate::supervise::{ORDERS_BOUND, Over, Supervisor, lost_record, order};
+
+/// The longest sleep, so that a clock that jumps is noticed within a second.
+const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
+/// After a refusal the watch brings what changed; this is for the case that it does not.
+const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
+/// After a failure to reach etcd.
+const AFTER_FAILURE: TimeDelta = TimeDelta::seconds(1);
+/// Transactions under way at once, measured to be enough for one node (64 in flight).
+const CLAIMS: usize = 64;
+/// Starts over which the lateness percentile is computed.
+const LATENESS_WINDOW: usize = 256;
+/// How long the reporter may go on after the last run, at the end.
+const LAST_REPORTS: Duration = Duration::from_secs(5);
+
+/// What the worker is told at its start.
+pub(crate) struct Options {
+    pub id: WorkerId,
+    pub host: String,
+    pub labels: BTreeMap<String, String>,
+    pub capacity: u32,
+    pub state_dir: PathBuf,
+    pub drain_timeout: Duration,
+    pub max_skew: TimeDelta,
+    pub connection: Connection,
+}
+
+/// Runs the worker until it is told to stop and has left in order.
+///
+/// # Errors
+/// Only what makes a start impossible: a wrong address. Stores that are away are waited for.
+pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Result<()> {
+    let connection = &options.connection;
+    let keys = connection.keys.clone();
+    let etcd = Etcd::connect(&connection.endpoints, keys.clone()).await?;
+    let records = Records::connect(&connection.mongo, keys.fleet())
+        .await
+        .with_context(|| format!("cannot use {}", connection.mongo_shown()))?;
+    info!(
+        "worker {} of fleet {} on etcd {} and MongoDB {}, state in {}",
+        options.id,
+        keys.fleet(),
+        etcd.endpoints(),
+        records.uri(),
+        options.state_dir.display()
+    );
+    let claims = Claims::new(etcd.clone());
+    let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
+    let reporter = Reporter {
+        records: records.clone(),
+        claims: claims.clone(),
+        reports: to_write,
+        patience: LAST_REPORTS,
+    };
+    let reporter = tokio::spawn(reporter.run());
+    let (registration, registered) = watch::channel(first_registration(&options));
+    let (standing, stands) = watch::channel(Standing::default());
+    let (leave, leaving) = mpsc::channel(1);
+    let keeper = Keeper {
+        etcd: etcd.clone(),
+        claims: claims.clone(),
+        id: options.id.clone(),
+        registration: registered,
+        standing,
+        leave: leaving,
+    };
+    let keeper = tokio::spawn(keeper.keep());
+    let supervisor = Supervisor {
+        claims: claims.clone(),
+        records,
+        executor: Executor::default(),
+        reports: reports.clone(),
+        standing: stands.clone(),
+        worker: options.id.clone(),
+        fleet: keys.fleet().to_owned(),
+    };
+    let daemon = Daemon {
+        schedule: Schedule::new(keys.clone(), options.id.clone(), options.max_skew),
+        id: options.id,
+        labels: options.labels,
+        capacity: options.capacity as usize,
+        keys,
+        claims,
+        supervisor,
+        reports,
+        registration,
+        standing: stands,
+        synced: false,
+        draining: false,
+        stopping: false,
+        deciding: BTreeSet::new(),
+        pending: BTreeSet::new(),
+        held: BTreeSet::new(),
+        runs: HashMap::new(),
+        told: BTreeMap::new(),
+        lateness: VecDeque::new(),
+        settling: JoinSet::new(),
+        running: JoinSet::new(),
+    };
+    daemon
+        .work(etcd.feed(), &mut stops, options.drain_timeout)
+        .await;
+    leave.send(()).await.ok();
+    keeper.await.ok();
+    reporter.await.ok();
+    info!("left");
+    Ok(())
+}
+
+fn first_registration(options: &Options) -> Registration {
+    let now = Utc::now();
+    Registration {
+        host: options.host.clone(),
+        pid: std::process::id(),
+        labels: options.labels.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        rules_version: rules_version(),
+        capacity: options.capacity,
+        running: 0,
+        lateness_p99_millis: None,
+        clock: now,
+        started: now,
+        draining: false,
+        standing_by: None,
+        watch_revision: 0,
+        spool_bytes: 0,
+    }
+}
+
+/// A run of this worker, as the daemon sees it.
+struct Mine {
+    orders: mpsc::Sender<Order>,
+    kill_sent: bool,
+}
+
+struct Daemon {
+    schedule: Schedule,
+    id: WorkerId,
+    labels: BTreeMap<String, String>,
+    capacity: usize,
+    keys: Keys,
+    claims: Claims,
+    supervisor: Supervisor,
+    reports: mpsc::Sender<Report>,
+    registration: watch::Sender<Registration>,
+    standing: watch::Receiver<Standing>,
+    /// Whether the whole list has been read.
+    synced: bool,
+    /// Asked through etcd to take nothing new.
+    draining: bool,
+    /// Asked by a signal to end.
+    stopping: bool,
+    /// Jobs with a transaction under way: one at a time for each.
+    deciding: BTreeSet<JobName>,
+    /// Runs whose claim has not been answered yet.
+    pending: BTreeSet<RunId>,
+    /// Jobs that are due but cannot be taken now.
+    held: BTreeSet<JobName>,
+    /// Every run that this process has ever started and not yet ended.
+    runs: HashMap<RunId, Mine>,
+    /// What the log was told about jobs that cannot be scheduled.
+    told: BTreeMap<JobName, String>,
+    lateness: VecDeque<u64>,
+    settling: JoinSet<Settled>,
+    running: JoinSet<Over>,
+}
+
+impl Daemon {
+    async fn work(
+        mut self,
+        mut feed: mpsc::Receiver<Feed>,
+        stops: &mut mpsc::Receiver<()>,
+        drain_timeout: Duration,
+    ) {
+        let mut drained = None;
+        loop {
+            if self.stopping && self.running.is_empty() && self.settling.is_empty() {
+                return;
+            }
+            let now = Utc::now();
+            let sleep = match self.schedule.due.peek() {
+                Some(at) => (at - now).clamp(TimeDelta::zero(), LONGEST_SLEEP),
+                None => LONGEST_SLEEP,
+            };
+            tokio::select! {
+                Some(fed) = feed.recv() => self.hear(&fed),
+                Some(Ok(settled)) = self.settling.join_next() => self.on_settled(settled),
+                Some(Ok(over)) = self.running.join_next() => self.on_over(&over),
+                Ok(()) = self.standing.changed() => self.on_standing(),
+                _ = stops.recv() => {
+                    if std::mem::replace(&mut self.stopping, true) {
+                        self.abandon_all("the worker was told to stop at once");
+                    } else {
+                        info!("draining: {} live runs may take {} s", self.runs.len(), drain_timeout.as_secs());
+                        drained = Some(tokio::time::Instant::now() + drain_timeout);
+                        self.publish();
+                    }
+                }
+                () = until(drained), if drained.is_some() => {
+                    drained = None;
+                    self.abandon_all("the worker stopped and its drain time was over");
+                }
+                () = tokio::time::sleep(sleep.to_std().unwrap_or_default()) => {}
+            }
+            self.tick(Utc::now());
+        }
+    }
+
+    /// Acts on everything that is due.
+    fn tick(&mut self, now: DateTime<Utc>) {
+        if !self.synced || !self.standing.borrow().may_act() {
+            return;
+        }
+        while self.settling.len() < CLAIMS {
+            let Some((_, due)) = self.schedule.due.pop_due(now) else {
+                return;
+            };
+            match due {
+                Due::Slot(job) => self.consider(&job, now),
+                Due::Trigger(job, id) => self.consider_trigger(&job, id, now),
+                Due::Lost(job, run) => self.settle_lost(&job, run, now),
+                Due::Lingering(job, id) => self.complete(&job, id),
+            }
+        }
+    }
+
+    fn lease(&self) -> i64 {
+        self.standing.borrow().lease
+    }
+
+    fn takes_new(&self) -> bool {
+        !self.draining && !self.stopping && self.runs.len() + self.pending.len() < self.capacity
+    }
+
+    fn may_run(&self, entry: &JobEntry) -> bool {
+        entry.job().is_some_and(|job| job.selects(&self.labels))
+    }
+
+    fn consider(&mut self, job: &JobName, now: DateTime<Utc>) {
+        self.held.remove(job);
+        if self.deciding.contains(job) {
+            return;
+        }
+        let wanted = match self.schedule.look_at(job, self.lease(), now) {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => {
+                self.told.remove(job);
+                return;
+            }
+            Err(why) => {
+                if self.told.get(job) != Some(&why) {
+                    warn!(%job, "does not run: {why}");
+                    self.told.insert(job.clone(), why);
+                }
+                return;
+            }
+        };
+        if let Move::Run { spawn_before, .. } = &wanted.step
+            && !(self.takes_new() && self.may_run(&wanted.entry))
+        {
+            // The others take it; if nobody does, it is settled as missed after its deadline.
+            self.schedule
+                .due
+                .insert(Due::Slot(job.clone()), *spawn_before);
+            self.held.insert(job.clone());
+            return;
+        }
+        self.deciding.insert(job.clone());
+        let run = RunId::new(now);
+        if matches!(wanted.step, Move::Run { .. }) {
+            self.pending.insert(run);
+        }
+        self.settling.spawn(take_step(
+            self.claims.clone(),
+            self.keys.clone(),
+            wanted,
+            run,
+            now,
+        ));
+    }
+
+    fn consider_trigger(&mut self, job: &JobName, id: RunId, now: DateTime<Utc>) {
+        let again = Due::Trigger(job.clone(), id);
+        if self.deciding.contains(job) {
+            self.schedule.due.insert(again, now + SECOND_LOOK);
+            return;
+        }
+        let lease = self.lease();
+        let Some(wanted) = self.schedule.look_at_trigger(job, id, lease, now) else {
+            return;
+        };
+        if wanted.verdict.is_ok() {
+            let may_run = wanted
+                .entry
+                .as_ref()
+                .is_some_and(|entry| self.may_run(entry));
+            if !(self.takes_new() && may_run) {
+                self.schedule.due.insert(again, now + AFTER_FAILURE);
+                return;
+            }
+            self.pending.insert(id);
+        }
+        self.deciding.insert(job.clone());
+        let (claims, keys) = (self.claims.clone(), self.keys.clone());
+        self.settling
+            .spawn(take_trigger(claims, keys, wanted, job.clone(), now));
+    }
+
+    fn on_settled(&mut self, settled: Settled) {
+        let Settled {
+            job,
+            run,
+            entry,
+            record,
+            puts,
+            answer,
+        } = settled;
+        self.deciding.remove(&job);
+        if let Some(live) = &run {
+            self.pending.remove(&live.run);
+        }
+        let now = Utc::now();
+        match answer {
+            Ok(Answer::Done(revision)) => {
+                self.schedule.take_own(puts, revision, now);
+                if let Some(record) = record {
+                    info!(%job, outcome = %record.outcome, "{}", record.err);
+                    self.report(
+                        job.clone(),
+                        Versioned {
+                            value: record,
+                            mod_revision: revision,
+                        },
+                    );
+                }
+                if let (Some(live), Some(entry)) = (run, entry) {
+                    debug!(%job, run = %live.run, "claimed at revision {revision}");
+                    self.start(
+                        LiveRun {
+                            fence: revision,
+                            ..live
+                        },
+                        entry,
+                    );
+                }
+                self.schedule.due.insert(Due::Slot(job), now);
+            }
+            Ok(Answer::Refused(why)) => {
+                debug!(%job, "refused: {why:?}");
+                let again = if why == Refusal::CursorMoved {
+                    SECOND_LOOK
+                } else {
+                    SECOND_LOOK * 2
+                };
+                self.schedule.due.insert(Due::Slot(job), now + again);
+            }
+            Err(e) => {
+                // It may have been carried out. Then its key comes by the watch and is adopted.
+                warn!(%job, "cannot decide its slot: {e}");
+                if let Some(live) = run {
+                    self.adopt(&job, live.run);
+                }
+                self.schedule
+                    .due
+                    .insert(Due::Slot(job), now + AFTER_FAILURE);
+            }
+        }
+    }
+
+    fn report(&mut self, job: JobName, done: Versioned<carillon_core::run::RunRecord>) {
+        // A full channel is no loss: the done/ key lingers and is completed later.
+        self.reports
+            .try_send(Report::Done(job, Box::new(done)))
+            .ok();
+    }
+
+    fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
+        if self.runs.contains_key(&live.run) {
+            return;
+        }
+        let (orders, to_run) = mpsc::channel(ORDERS_BOUND);
+        let run = live.run;
+        let mut mine = Mine {
+            orders,
+            kill_sent: false,
+        };
+        if let Some(kill) = self.schedule.replica.kill_of(&live) {
+            mine.kill_sent = mine.orders.try_send(order(&kill)).is_ok();
+        }
+        self.runs.insert(run, mine);
+        let retention = self.retention_of(&entry);
+        let supervisor = self.supervisor.clone();
+        self.running
+            .spawn(supervisor.see_through(live, entry, to_run, retention));
+        self.publish();
+    }
+
+    fn retention_of(&self, entry: &JobEntry) -> Option<TimeDelta> {
+        let own = entry.job().and_then(|job| job.retention_days);
+        let days = own.or(self.schedule.replica.settings().0.retention_days)?;
+        Some(TimeDelta::days(days.into()))
+    }
+
+    fn on_over(&mut self, over: &Over) {
+        self.runs.remove(&over.live.run);
+        if let Some(late) = over.lateness {
+            if self.lateness.len() == LATENESS_WINDOW {
+                self.lateness.pop_front();
+            }
+            self.lateness
+                .push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
+        }
+        self.publish();
+        self.release_held();
+    }
+
+    fn release_held(&mut self) {
+        let now = Utc::now();
+        for job in std::mem::take(&mut self.held) {
+            self.schedule.due.insert(Due::Slot(job), now);
+        }
+    }
+
+    fn on_standing(&mut self) {
+        let standing = *self.standing.borrow_and_update();
+        if standing.lease == 0 {
+            self.abandon_all("the worker lost its lease");
+        } else {
+            self.release_held();
+        }
+    }
+
+    fn abandon_all(&mut self, reason: &str) {
+        for mine in self.runs.values() {
+            // A full channel holds a kill already.
+            mine.orders
+                .try_send(Order::Abandon {
+                    reason: reason.to_owned(),
+                })
+                .ok();
+        }
+    }
+
+    fn hear(&mut self, fed: &Feed) {
+        if let Feed::Lost { reason } = fed {
+            warn!("out of touch with etcd: {reason}");
+            return;
+        }
+        let now = Utc::now();
+        let touched = self.schedule.take(fed, now);
+        if let Feed::Snapshot { revision, .. } = fed {
+            let jobs = self.schedule.replica.jobs.len();
+            info!("read {jobs} jobs at revision {revision}");
+            self.synced = true;
+        }
+        for key in touched {
+            match key {
+                Key::Running(job, run) => {
+                    self.adopt(&job, run);
+                    self.notice_settled(&job, run);
+                }
+                Key::KillRun(job, _) | Key::KillJob(job) => self.pass_kills_on(&job),
+                Key::Drain(worker) if worker == self.id => {
+                    self.draining = self.schedule.replica.drains.contains(&worker);
+                    info!(
+                        "{}",
+                        if self.draining {
+                            "draining"
+                        } else {
+                            "taking runs again"
+                        }
+                    );
+                    self.publish();
+                    self.release_held();
+                }
+                Key::Misnamed(name, why) => warn!("a key in the place of a job: {name:?}: {why}"),
+                _ => {}
+            }
+        }
+        let revision = self.schedule.replica.revision;
+        self.registration.send_if_modified(|r| {
+            r.watch_revision = revision;
+            false
+        });
+    }
+
+    /// A run's key under our lease whose run we never started: the answer to its claim was lost.
+    fn adopt(&mut self, job: &JobName, run: RunId) {
+        if self.pending.contains(&run) || self.runs.contains_key(&run) {
+            return;
+        }
+        let Some(live) = self.schedule.live(job, run) else {
+            return;
+        };
+        let ours = live.value.worker == self.id
+            && live.value.lease == self.lease()
+            && live.value.state == RunState::Claimed;
+        if !ours {
+            return;
+        }
+        let live = live.clone();
+        match self.schedule.replica.jobs.get(job).cloned() {
+            Some(entry) if entry.state.is_ok() => {
+                info!(%job, %run, "adopted: its claim was carried out although no answer came");
+                self.start(live, entry);
+            }
+            _ => self.settle_unstarted(live),
+        }
+    }
+
+    fn settle_unstarted(&mut self, live: LiveRun) {
+        let mut record = lost_record(&live, String::new(), Utc::now());
+        record.err = "the job was deleted before the run could start".to_owned();
+        record.reason = Some(record.err.clone());
+        self.spawn_end(live, record, false);
+    }
+
+    /// A run of ours whose key is gone: the others took us for dead.
+    fn notice_settled(&mut self, job: &JobName, run: RunId) {
+        if self.schedule.live(job, run).is_none()
+            && let Some(mine) = self.runs.get(&run)
+        {
+            let reason = "the fleet took its worker for dead and settled it".to_owned();
+            // The ordinary end of a run comes here too: nobody listens to the order then.
+            mine.orders.try_send(Order::Abandon { reason }).ok();
+        }
+    }
+
+    fn pass_kills_on(&mut self, job: &JobName) {
+        for live in self.schedule.replica.live_of(job) {
+            let Some(mine) = self.runs.get_mut(&live.run) else {
+                continue;
+            };
+            let Some(kill) = self.schedule.replica.kill_of(live) else {
+                continue;
+            };
+            if !std::mem::replace(&mut mine.kill_sent, true) {
+                info!(%job, run = %live.run, "kill asked for by {}", kill.by);
+            }
+            mine.orders.try_send(order(&kill)).ok();
+        }
+    }
+
+    fn settle_lost(&mut self, job: &JobName, run: RunId, now: DateTime<Utc>) {
+        if self.runs.contains_key(&run) {
+            // Ours, under an earlier lease: its own end settles it.
+            return;
+        }
+        let Some(live) = self.schedule.lost(job, run).cloned() else {
+            return;
+        };
+        let entry = self.schedule.replica.jobs.get(job);
+        let command = entry
+            .and_then(|e| e.job())
+            .map(|job| job.command.clone())
+            .unwrap_or_default();
+        let record = lost_record(&live, command, now);
+        warn!(%job, %run, "{}", record.err);
+        self.schedule
+            .due
+            .insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
+        self.spawn_end(live, record, true);
+    }
+
+    fn spawn_end(&mut self, live: LiveRun, record: carillon_core::run::RunRecord, lost: bool) {
+        let (claims, reports) = (self.claims.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            let answer = if lost {
+                claims.settle_lost(&live, &record).await
+            } else {
+                claims.end(&live, &record).await
+            };
+            match answer {
+                Ok(Answer::Done(mod_revision)) => {
+                    let done = Versioned {
+                        value: record,
+                        mod_revision,
+                    };
+                    reports
+                        .send(Report::Done(live.job, Box::new(done)))
+                        .await
+                        .ok();
+                }
+                Ok(Answer::Refused(_)) => debug!(run = %live.run, "somebody else settled it"),
+                Err(e) => error!(run = %live.run, "cannot settle it yet: {e}"),
+            }
+        });
+    }
+
+    /// Takes a decision to MongoDB that its own worker has left behind.
+    fn complete(&mut self, job: &JobName, id: RunId) {
+        if let Some(done) = self.schedule.done(job, id).cloned() {
+            debug!(%job, run = %id, "completing a record that lingers");
+            self.report(job.clone(), done);
+            let again = Utc::now() + TimeDelta::seconds(15);
+            self.schedule
+                .due
+                .insert(Due::Lingering(job.clone(), id), again);
+        }
+    }
+
+    /// Publishes load and state in the registration.
+    fn publish(&mut self) {
+        let mut sorted: Vec<u64> = self.lateness.iter().copied().collect();
+        sorted.sort_unstable();
+        let p99 = sorted
+            .get(sorted.len().saturating_sub(1) * 99 / 100)
+            .copied();
+        let running = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
+        let draining = self.draining || self.stopping;
+        self.registration.send_if_modified(|r| {
+            r.running = running;
+            r.lateness_p99_millis = p99;
+            // Load is told with the next renewal; that it takes nothing new, at once.
+            std::mem::replace(&mut r.draining, draining) != draining
+        });
+    }
+}
+
+async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_selects_jobs_by_its_labels() {
+        let checked = |selector: &str| {
+            let json = format!(
+                r#"{{"name":"a","command":"c","cronExpr":"@daily","selector":{selector}}}"#
+            );
+            carillon_core::job::Job::from_json(json.as_bytes())
+                .unwrap()
+                .check()
+                .unwrap()
+        };
+        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+        assert!(checked("{}").job.selects(&labels));
+        assert!(checked(r#"{"disk":"ssd"}"#).job.selects(&labels));
+        assert!(!checked(r#"{"disk":"hdd"}"#).job.selects(&labels));
+    }
+}

@@ -1,0 +1,598 @@
+//! The output of one run, in bounded memory whatever it writes, and never slowing it.
+//!
+//! What is read becomes chunks, and each byte goes one of three ways. The first part of the output
+//! waits in a *backlog* until the receiver takes it; when the receiver is so slow that the backlog
+//! is full, what comes then is dropped. Past the head that the job's limit allows, only a *tail* is
+//! kept, and it is delivered at the end. Where bytes are missing stands a marker that counts them.
+//!
+//! The order of the two streams is approximate: they are two pipes, and nobody can see which was
+//! written first. Within a stream it is exact.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use carillon_core::run::{Chunk, Stream};
+use chrono::{DateTime, Utc};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+
+/// The size of a read and of the largest chunk: what a pipe holds, and what one document takes.
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long bytes may wait for more before they are made a chunk.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// How often within [`FLUSH_AFTER`] a change of the stream starts a new chunk. It keeps an error
+/// message beside the output that it belongs to, and the number of chunks bounded.
+const TURNS: u32 = 16;
+
+/// How much the receiver may be behind, in bytes, before output is dropped: minutes of a talkative
+/// job, a few seconds of a flood.
+pub(crate) const BACKLOG_BYTES: usize = 4 << 20;
+
+/// Every chunk is charged this on top of its data, so that tiny ones are bounded too.
+const CHUNK_COST: usize = 128;
+
+/// The most output handed over at once, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How much of the end is kept once the limit is reached; a quarter of a limit below 4 MiB.
+const TAIL_BYTES: u64 = 1 << 20;
+
+/// The most pieces that the tail may be in: two streams taking turns make tiny ones.
+const TAIL_PIECES: usize = 16_384;
+
+/// How much of the beginning and of the end is in the record itself.
+const SUMMARY_BYTES: usize = 32 * 1024;
+
+/// The longest last line that is reported, in characters.
+const LAST_LINE_CHARS: usize = 200;
+
+/// The read ends of a run's standard output and standard error.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    /// In the order in which they are read next: whoever was read last stands behind.
+    ends: [(Stream, Option<pipe::Receiver>); 2],
+    buffer: Vec<u8>,
+}
+
+impl Pipes {
+    /// Reads from these two.
+    pub(crate) fn new(stdout: pipe::Receiver, stderr: pipe::Receiver) -> Self {
+        Self {
+            ends: [
+                (Stream::Stdout, Some(stdout)),
+                (Stream::Stderr, Some(stderr)),
+            ],
+            buffer: vec![0; CHUNK_BYTES],
+        }
+    }
+
+    /// Whether nobody can write any more.
+    pub(crate) fn are_closed(&self) -> bool {
+        self.ends.iter().all(|(_, end)| end.is_none())
+    }
+
+    /// The next bytes of either stream; waits for ever once both are closed. Dropped, it has read
+    /// nothing.
+    pub(crate) async fn read(&mut self) -> (Stream, &[u8]) {
+        let Self { ends, buffer } = self;
+        let (stream, length) = poll_fn(|cx| {
+            for (stream, end) in ends.iter_mut() {
+                while let Some(pipe) = end {
+                    let mut into = ReadBuf::new(buffer);
+                    match Pin::new(pipe).poll_read(cx, &mut into) {
+                        Poll::Pending => break,
+                        Poll::Ready(Ok(())) if !into.filled().is_empty() => {
+                            return Poll::Ready((*stream, into.filled().len()));
+                        }
+                        Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Poll::Ready(_) => *end = None,
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if ends.first().is_some_and(|(first, _)| *first == stream) {
+            ends.reverse();
+        }
+        (stream, buffer.get(..length).unwrap_or_default())
+    }
+}
+
+/// Everything that is kept of a run's output.
+#[derive(Debug)]
+pub(crate) struct Output {
+    waiting: [Waiting; 2],
+    window: Option<Instant>,
+    turns: u32,
+    next_seq: u64,
+    head_left: u64,
+    backlog: VecDeque<Chunk>,
+    backlog_cost: usize,
+    /// Bytes dropped since the backlog was full; 0 while it is not.
+    gap: u64,
+    tail: Tail,
+    summary: Summary,
+    dropped: u64,
+}
+
+/// Bytes of one stream that are not a chunk yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    data: Vec<u8>,
+    since: Option<(Instant, DateTime<Utc>)>,
+}
+
+fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+impl Output {
+    /// Keeps at most `limit` bytes, markers not counted.
+    pub(crate) fn new(limit: u64) -> Self {
+        let tail = TAIL_BYTES.min(limit / 4);
+        Self {
+            waiting: Default::default(),
+            window: None,
+            turns: 0,
+            next_seq: 0,
+            head_left: limit - tail,
+            backlog: VecDeque::new(),
+            backlog_cost: 0,
+            gap: 0,
+            tail: Tail::new(usize::try_from(tail).unwrap_or(usize::MAX)),
+            summary: Summary::default(),
+            dropped: 0,
+        }
+    }
+
+    /// Takes bytes that were read: `now` for the flush, `at` for the record.
+    pub(crate) fn accept(&mut self, stream: Stream, bytes: &[u8], now: Instant, at: DateTime<Utc>) {
+        self.summary.push(bytes);
+        if self.window.is_none_or(|w| now >= w + FLUSH_AFTER) {
+            self.window = Some(now);
+            self.turns = 0;
+        }
+        let other = match stream {
+            Stream::Stdout => Stream::Stderr,
+            Stream::Stderr => Stream::Stdout,
+        };
+        if self.turns < TURNS && !self.waiting_of(other).data.is_empty() {
+            self.turns += 1;
+            self.flush(other);
+        }
+        if self.waiting_of(stream).data.len() + bytes.len() > CHUNK_BYTES {
+            self.flush(stream);
+        }
+        let waiting = self.waiting_of(stream);
+        waiting.data.extend_from_slice(bytes);
+        waiting.since.get_or_insert((now, at));
+        if waiting.data.len() >= CHUNK_BYTES {
+            self.flush(stream);
+        }
+    }
+
+    /// When [`Output::flush_due`] wants to be called.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let oldest = self.waiting.iter().filter_map(|w| w.since).min();
+        oldest.map(|(since, _)| since + FLUSH_AFTER)
+    }
+
+    /// Makes chunks of what has waited long enough.
+    pub(crate) fn flush_due(&mut self, now: Instant) {
+        if self.due().is_some_and(|due| now >= due) {
+            self.flush_all();
+        }
+    }
+
+    /// Takes the next chunks for the receiver, in order; empty when there are none.
+    pub(crate) fn take_batch(&mut self) -> Vec<Chunk> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES
+            && let Some(chunk) = self.backlog.pop_front()
+        {
+            self.backlog_cost -= cost(&chunk);
+            bytes += cost(&chunk);
+            batch.push(chunk);
+        }
+        batch
+    }
+
+    /// Whether [`Output::take_batch`] has anything to give.
+    pub(crate) fn has_batch(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// All bytes read so far, kept or not.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.summary.total
+    }
+
+    /// The last line with anything in it, at most 200 characters.
+    pub(crate) fn last_line(&self) -> String {
+        self.summary.last_line()
+    }
+
+    /// Ends the capture: everything that the receiver has not had yet.
+    pub(crate) fn finish(mut self, at: DateTime<Utc>) -> Kept {
+        self.flush_all();
+        self.close_gap(at);
+        let tail = std::mem::take(&mut self.tail);
+        if tail.dropped > 0 {
+            self.dropped += tail.dropped;
+            self.mark(tail.dropped, at);
+        }
+        for piece in tail.pieces {
+            self.enqueue(piece.stream, piece.data, piece.at);
+        }
+        Kept {
+            rest: self.backlog.into(),
+            bytes: self.summary.total,
+            text: self.summary.text(),
+            truncated: self.dropped > 0,
+        }
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "two streams, two places")]
+    fn waiting_of(&mut self, stream: Stream) -> &mut Waiting {
+        &mut self.waiting[index(stream)]
+    }
+
+    fn flush_all(&mut self) {
+        let since = |o: &mut Self, s| o.waiting_of(s).since;
+        let mut order = [Stream::Stdout, Stream::Stderr];
+        if since(self, Stream::Stderr) < since(self, Stream::Stdout) {
+            order.reverse();
+        }
+        for stream in order {
+            self.flush(stream);
+        }
+    }
+
+    fn flush(&mut self, stream: Stream) {
+        let waiting = std::mem::take(self.waiting_of(stream));
+        let Some((_, at)) = waiting.since else { return };
+        let mut data = waiting.data;
+        let head = usize::try_from(self.head_left).unwrap_or(usize::MAX);
+        let beyond = data.split_off(head.min(data.len()));
+        if !data.is_empty() {
+            self.offer(stream, data, at);
+        }
+        if !beyond.is_empty() {
+            self.head_left = 0;
+            self.tail.push(stream, beyond, at);
+        }
+    }
+
+    /// Puts a chunk into the backlog if there is room. Once full, the backlog must be half empty
+    /// before it takes more: a few long gaps read better than many short ones.
+    fn offer(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
+        let length = data.len() as u64;
+        let full = if self.gap > 0 {
+            self.backlog_cost > BACKLOG_BYTES / 2
+        } else {
+            self.backlog_cost + data.len() > BACKLOG_BYTES
+        };
+        if full {
+            self.gap += length;
+            return;
+        }
+        self.head_left -= length;
+        self.close_gap(at);
+        self.enqueue(stream, data, at);
+    }
+
+    fn close_gap(&mut self, at: DateTime<Utc>) {
+        let gap = std::mem::take(&mut self.gap);
+        if gap > 0 {
+            self.dropped += gap;
+            self.mark(gap, at);
+        }
+    }
+
+    fn mark(&mut self, dropped: u64, at: DateTime<Utc>) {
+        self.enqueue(Stream::Stdout, marker(dropped).into_bytes(), at);
+    }
+
+    fn enqueue(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
+        let chunk = Chunk {
+            seq: self.next_seq,
+            at,
+            stream,
+            data,
+        };
+        self.next_seq += 1;
+        self.backlog_cost += cost(&chunk);
+        self.backlog.push_back(chunk);
+    }
+}
+
+fn cost(chunk: &Chunk) -> usize {
+    chunk.data.len() + CHUNK_COST
+}
+
+fn marker(dropped: u64) -> String {
+    format!("\n[… {dropped} bytes dropped …]\n")
+}
+
+/// What [`Output::finish`] leaves.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// The chunks that were not taken.
+    pub(crate) rest: Vec<Chunk>,
+    /// The first and the last 32 KiB of both streams, as text.
+    pub(crate) text: String,
+    /// All bytes read, kept or not.
+    pub(crate) bytes: u64,
+    /// Whether any were dropped.
+    pub(crate) truncated: bool,
+}
+
+/// The last bytes of the output, with their streams.
+#[derive(Debug, Default)]
+struct Tail {
+    capacity: usize,
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Piece {
+    stream: Stream,
+    at: DateTime<Utc>,
+    data: Vec<u8>,
+}
+
+impl Tail {
+    fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            ..Self::default()
+        }
+    }
+
+    fn push(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
+        self.bytes += data.len();
+        match self.pieces.back_mut() {
+            Some(last) if last.stream == stream && last.data.len() + data.len() <= CHUNK_BYTES => {
+                last.data.extend_from_slice(&data);
+            }
+            _ => self.pieces.push_back(Piece { stream, at, data }),
+        }
+        loop {
+            let excess = self.bytes.saturating_sub(self.capacity);
+            let crowded = self.pieces.len() > TAIL_PIECES;
+            let Some(first) = self.pieces.front_mut() else {
+                break;
+            };
+            let length = first.data.len();
+            let gone = if crowded || excess >= length {
+                self.pieces.pop_front();
+                length
+            } else if excess > 0 {
+                first.data.drain(..excess);
+                excess
+            } else {
+                break;
+            };
+            self.bytes -= gone;
+            self.dropped += gone as u64;
+        }
+    }
+}
+
+/// The beginning and the end of both streams together, as they arrived.
+#[derive(Debug, Default)]
+struct Summary {
+    head: Vec<u8>,
+    /// The newest bytes, also those that `head` has.
+    recent: VecDeque<u8>,
+    total: u64,
+}
+
+impl Summary {
+    fn push(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        let room = SUMMARY_BYTES - self.head.len();
+        self.head.extend(bytes.iter().take(room));
+        let newest = last(bytes, SUMMARY_BYTES);
+        let excess = (self.recent.len() + newest.len()).saturating_sub(SUMMARY_BYTES);
+        self.recent.drain(..excess);
+        self.recent.extend(newest);
+    }
+
+    fn text(mut self) -> String {
+        let unseen = self.total.saturating_sub(self.head.len() as u64);
+        let recent = self.recent.make_contiguous();
+        let tail = last(recent, usize::try_from(unseen).unwrap_or(usize::MAX));
+        let between = unseen - tail.len() as u64;
+        if between == 0 {
+            self.head.extend_from_slice(tail);
+            return String::from_utf8_lossy(&self.head).into_owned();
+        }
+        let (head, tail) = (whole_end(&self.head), whole_start(tail));
+        let mut text = String::from_utf8_lossy(head).into_owned();
+        text.push_str(&marker(self.total - (head.len() + tail.len()) as u64));
+        text.push_str(&String::from_utf8_lossy(tail));
+        text
+    }
+
+    fn last_line(&self) -> String {
+        let (older, newer) = self.recent.as_slices();
+        let recent = [older, newer].concat();
+        // A progress bar ends its lines with a carriage return.
+        recent
+            .rsplit(|b| matches!(b, b'\n' | b'\r'))
+            .find(|line| !line.trim_ascii().is_empty())
+            .map(|line| {
+                let text = String::from_utf8_lossy(line);
+                text.trim_end().chars().take(LAST_LINE_CHARS).collect()
+            })
+            .unwrap_or_default()
+    }
+}
+
+fn last(bytes: &[u8], count: usize) -> &[u8] {
+    bytes
+        .get(bytes.len().saturating_sub(count)..)
+        .unwrap_or_default()
+}
+
+/// Without the beginning of a character that was cut off after it.
+fn whole_end(bytes: &[u8]) -> &[u8] {
+    let is_inside = |b: &&u8| (0x80..0xC0).contains(*b);
+    let inside = bytes.iter().rev().take(3).take_while(is_inside).count();
+    let end = last(bytes, inside + 1);
+    match std::str::from_utf8(end) {
+        // Only an unfinished character has no length; one that is wrong stays.
+        Err(e) if e.error_len().is_none() => {
+            bytes.get(..bytes.len() - end.len()).unwrap_or_default()
+        }
+        _ => bytes,
+    }
+}
+
+/// Without the end of a character that was cut off before it.
+fn whole_start(bytes: &[u8]) -> &[u8] {
+    let is_inside = |b: &&u8| (0x80..0xC0).contains(*b);
+    let cut = bytes.iter().take(3).take_while(is_inside).count();
+    bytes.get(cut..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(chunks: &[Chunk]) -> Vec<u8> {
+        chunks.iter().flat_map(|c| c.data.clone()).collect()
+    }
+
+    fn feed(output: &mut Output, parts: &[(Stream, &[u8])]) {
+        let now = Instant::now();
+        for (stream, bytes) in parts {
+            output.accept(*stream, bytes, now, Utc::now());
+        }
+    }
+
+    #[test]
+    fn the_streams_take_turns_a_bounded_number_of_times() {
+        let mut output = Output::new(1 << 20);
+        let pair: [(Stream, &[u8]); 2] = [(Stream::Stdout, b"o"), (Stream::Stderr, b"e")];
+        for _ in 0..1000 {
+            feed(&mut output, &pair);
+        }
+        let kept = output.finish(Utc::now());
+        assert_eq!(bytes_of(&kept.rest[..4]), b"oeoe");
+        assert!(kept.rest.len() <= 20, "{}", kept.rest.len());
+        assert_eq!(bytes_of(&kept.rest).len(), 2000);
+        assert!(
+            kept.rest
+                .iter()
+                .map(|c| c.seq)
+                .eq(0..kept.rest.len() as u64)
+        );
+    }
+
+    #[test]
+    fn exactly_the_limit_is_kept_whole_and_one_byte_more_is_not() {
+        for limit in [1_u64, 3, 100, 400_000] {
+            let data: Vec<u8> = (0..=limit).map(|n| b'a' + (n % 26) as u8).collect();
+            let mut output = Output::new(limit);
+            for part in data[..data.len() - 1].chunks(CHUNK_BYTES) {
+                feed(&mut output, &[(Stream::Stdout, part)]);
+            }
+            let kept = output.finish(Utc::now());
+            assert!(!kept.truncated, "{limit}");
+            assert_eq!(bytes_of(&kept.rest), &data[..data.len() - 1]);
+
+            let mut output = Output::new(limit);
+            for part in data.chunks(CHUNK_BYTES) {
+                feed(&mut output, &[(Stream::Stderr, part)]);
+            }
+            let kept = output.finish(Utc::now());
+            assert!(kept.truncated, "{limit}");
+            let text = String::from_utf8(bytes_of(&kept.rest)).unwrap();
+            assert!(text.contains("\n[… 1 bytes dropped …]\n"), "{limit}");
+            assert_eq!(text.len() as u64, limit + marker(1).len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_falls_behind_gets_a_marker_and_then_the_present() {
+        let mut output = Output::new(100 << 20);
+        let block = vec![b'x'; CHUNK_BYTES];
+        for _ in 0..200 {
+            feed(&mut output, &[(Stream::Stdout, &block)]);
+        }
+        assert!(output.backlog_cost <= BACKLOG_BYTES + CHUNK_BYTES);
+        let mut got = Vec::new();
+        while output.has_batch() {
+            got.extend(output.take_batch());
+        }
+        feed(&mut output, &[(Stream::Stdout, b"back again")]);
+        let kept = output.finish(Utc::now());
+        assert!(kept.truncated);
+        let missing = kept.bytes - 10 - bytes_of(&got).len() as u64;
+        let expected = format!("{}back again", marker(missing));
+        assert_eq!(String::from_utf8(bytes_of(&kept.rest)).unwrap(), expected);
+    }
+
+    #[test]
+    fn tiny_pieces_of_two_streams_do_not_pile_up_in_the_tail() {
+        let mut tail = Tail::new(1 << 20);
+        for n in 0..100_000 {
+            let stream = [Stream::Stdout, Stream::Stderr][n % 2];
+            tail.push(stream, vec![b'x'], Utc::now());
+        }
+        assert_eq!(tail.pieces.len(), TAIL_PIECES);
+        assert_eq!(tail.dropped, 100_000 - TAIL_PIECES as u64);
+    }
+
+    #[test]
+    fn the_summary_is_cut_between_characters() {
+        let mut summary = Summary::default();
+        let text = "a".to_owned() + &"清".repeat(100_000);
+        summary.push(text.as_bytes());
+        let text = summary.text();
+        assert!(text.starts_with("a清") && text.ends_with('清'));
+        assert!(!text.contains('\u{fffd}') && text.contains("bytes dropped"));
+        assert!(text.len() <= 2 * SUMMARY_BYTES + 64);
+    }
+
+    #[test]
+    fn short_summaries_are_whole() {
+        for length in [0, 1, SUMMARY_BYTES, SUMMARY_BYTES + 1, 2 * SUMMARY_BYTES] {
+            let mut summary = Summary::default();
+            let all: Vec<u8> = (0..length).map(|n| b'a' + (n % 26) as u8).collect();
+            for part in all.chunks(1000) {
+                summary.push(part);
+            }
+            assert_eq!(summary.text().as_bytes(), all, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_skips_blank_ones_and_is_bounded() {
+        let line_of = |text: &str| {
+            let mut summary = Summary::default();
+            summary.push(text.as_bytes());
+            summary.last_line()
+        };
+        assert_eq!(line_of(""), "");
+        assert_eq!(line_of("one\n  two \n\n \n"), "  two");
+        assert_eq!(line_of("10%\r20%\r"), "20%");
+        assert_eq!(line_of(&"清".repeat(9000)).chars().count(), 200);
+    }
+}

@@ -1,0 +1,482 @@
+//! The loop of one run: between the start of its shell and the last word about it.
+//!
+//! It follows the process tree, obeys orders and the time-out, and never waits for a receiver.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_core::id::RunId;
+use carillon_core::run::Outcome;
+use chrono::{DateTime, Utc};
+use nix::sys::signal::Signal;
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::capture::{Output, Pipes};
+use super::process::{self, Tree};
+use super::usage::{Census, Group, Groups};
+use super::{Event, Finished, Order, Progress};
+
+/// How long the output is still read after the shell has ended while something holds it open.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// How often a live run's figures are looked at, and reported if they changed.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// The age up to which somebody else's look at `/proc` is as good as a new one, for figures.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The first and the longest wait between two looks for processes that are being ended.
+const CLEARING_WAITS: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(500));
+
+/// The orders of a run, until whoever gives them is gone.
+pub(super) struct Orders(pub(super) Option<mpsc::Receiver<Order>>);
+
+impl Orders {
+    /// An order that has come already.
+    pub(super) fn already(&mut self) -> Option<Order> {
+        self.0.as_mut()?.try_recv().ok()
+    }
+
+    /// The next order; waits for ever once there can be none.
+    async fn next(&mut self) -> Order {
+        if let Some(orders) = &mut self.0
+            && let Some(order) = orders.recv().await
+        {
+            return order;
+        }
+        self.0 = None;
+        std::future::pending().await
+    }
+}
+
+/// Why a run is ended before it ends by itself.
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    TimeOut(Duration),
+    Kill(String),
+    Abandon(String),
+}
+
+impl Cause {
+    pub(super) fn from_order(order: &Order) -> Self {
+        match order {
+            Order::Kill { by, .. } => Self::Kill(by.clone()),
+            Order::Abandon { reason } => Self::Abandon(reason.clone()),
+        }
+    }
+
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::TimeOut(limit) => format!("timed out after {}", words(*limit)),
+            Self::Kill(by) => format!("killed by {by}"),
+            Self::Abandon(reason) => format!("ended because {reason}"),
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::TimeOut(_) => Outcome::TimedOut,
+            Self::Kill(_) | Self::Abandon(_) => Outcome::Killed,
+        }
+    }
+
+    pub(super) fn killed_by(&self) -> Option<String> {
+        match self {
+            Self::Kill(by) => Some(by.clone()),
+            Self::TimeOut(_) | Self::Abandon(_) => None,
+        }
+    }
+}
+
+/// How far the end of a run has come.
+#[derive(Debug)]
+struct Ending {
+    cause: Cause,
+    since: Instant,
+    kill_at: Instant,
+    /// How long after `since` SIGKILL was sent.
+    killed_after: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The shell runs.
+    Running,
+    /// The shell has ended, its group is being ended.
+    Clearing,
+    /// Everything that had to end has ended; the output is read until this instant.
+    Draining(Instant),
+}
+
+/// The bounds of a run, as in [`super::Spec`].
+pub(super) struct Bounds {
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) output_limit: u64,
+}
+
+/// A started run.
+pub(super) struct Live {
+    run: RunId,
+    tree: Tree,
+    pipes: Pipes,
+    output: Output,
+    grace: Duration,
+    timeout: Option<Duration>,
+    timeout_at: Option<Instant>,
+    phase: Phase,
+    ending: Option<Ending>,
+    /// Processes that are left because the worker may not signal them.
+    survivors: Vec<i32>,
+    /// The most seen of each figure.
+    peak: Group,
+    census: Census,
+    look: Option<JoinHandle<Arc<Groups>>>,
+    look_at: Instant,
+    wait: Duration,
+    /// Events that are not output, and not sent yet.
+    notices: VecDeque<Event>,
+    reported: Progress,
+    started: DateTime<Utc>,
+    ended: Option<DateTime<Utc>>,
+}
+
+impl Live {
+    /// A run whose shell has just been started.
+    pub(super) fn new(
+        run: RunId,
+        tree: Tree,
+        pipes: Pipes,
+        bounds: &Bounds,
+        census: Census,
+    ) -> Self {
+        let now = Instant::now();
+        let started = Utc::now();
+        let pid = tree.id().unsigned_abs();
+        Self {
+            run,
+            pipes,
+            output: Output::new(bounds.output_limit),
+            grace: bounds.grace,
+            timeout: bounds.timeout,
+            timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
+            phase: Phase::Running,
+            ending: None,
+            survivors: Vec::new(),
+            peak: tree.at_start().clone(),
+            tree,
+            census,
+            look: None,
+            look_at: now + PROGRESS_EVERY,
+            wait: CLEARING_WAITS.0,
+            notices: VecDeque::from([Event::Started { pid, at: started }]),
+            reported: Progress::default(),
+            started,
+            ended: None,
+        }
+    }
+
+    /// Follows the run to its end.
+    pub(super) async fn follow(
+        mut self,
+        orders: &mut Orders,
+        events: &mpsc::Sender<Event>,
+    ) -> Finished {
+        let mut heard = true;
+        loop {
+            if let Phase::Draining(until) = self.phase
+                && (self.pipes.are_closed() || Instant::now() >= until)
+            {
+                while let Some(notice) = self.notices.pop_front()
+                    && events.try_send(notice).is_ok()
+                {}
+                return self.finish();
+            }
+            let draining = matches!(self.phase, Phase::Draining(_));
+            // In this order: a run that is over cannot be killed any more, and no amount of output
+            // keeps an order or a time-out waiting.
+            select! {
+                biased;
+                () = self.tree.exited(), if self.phase == Phase::Running => self.on_exit(),
+                order = orders.next(), if !draining => self.on_order(&order),
+                () = sleep_until(self.wake_at()) => self.on_time(Instant::now()),
+                groups = look(&mut self.look), if self.look.is_some() => self.on_look(&groups),
+                permit = events.reserve(), if heard && self.has_event() => match permit {
+                    Ok(permit) => self.hand_over(permit),
+                    Err(_) => heard = false,
+                },
+                (stream, bytes) = self.pipes.read() => {
+                    self.output.accept(stream, bytes, Instant::now(), Utc::now());
+                }
+            }
+        }
+    }
+
+    fn on_exit(&mut self) {
+        self.ended = Some(Utc::now());
+        if self.ending.is_some() {
+            self.phase = Phase::Clearing;
+            self.look_after(Instant::now());
+        } else {
+            self.phase = Phase::Draining(Instant::now() + DRAIN);
+        }
+    }
+
+    fn on_order(&mut self, order: &Order) {
+        let grace = match order {
+            Order::Kill { grace, .. } => grace.unwrap_or(self.grace),
+            Order::Abandon { .. } => self.grace,
+        };
+        self.end(Cause::from_order(order), grace);
+    }
+
+    /// Begins to end the run, or shortens the grace of an end that has begun.
+    fn end(&mut self, cause: Cause, grace: Duration) {
+        let now = Instant::now();
+        // So far ahead that it is never: no clock goes that far.
+        let kill_at = now
+            .checked_add(grace)
+            .unwrap_or(now + Duration::from_hours(24 * 365));
+        if let Some(ending) = &mut self.ending {
+            ending.kill_at = ending.kill_at.min(kill_at);
+        } else {
+            self.ending = Some(Ending {
+                cause,
+                since: now,
+                kill_at,
+                killed_after: None,
+            });
+            if !grace.is_zero() {
+                self.tree.signal(Signal::SIGTERM);
+                self.notices.push_back(Event::Terminated);
+            }
+        }
+        self.kill_if_due(now);
+    }
+
+    fn kill_if_due(&mut self, now: Instant) {
+        if let Some(ending) = &mut self.ending
+            && ending.killed_after.is_none()
+            && now >= ending.kill_at
+        {
+            ending.killed_after = Some(now - ending.since);
+            self.tree.signal(Signal::SIGKILL);
+            self.notices.push_back(Event::Killed);
+            self.wait = CLEARING_WAITS.0;
+            if self.phase == Phase::Clearing {
+                self.look_after(now);
+            }
+        }
+    }
+
+    /// The next instant at which [`Live::on_time`] has something to do.
+    fn wake_at(&self) -> Instant {
+        let kill_at = match &self.ending {
+            Some(ending) if ending.killed_after.is_none() => Some(ending.kill_at),
+            _ => None,
+        };
+        let (timeout_at, look_at, kill_at, drained) = match self.phase {
+            Phase::Running => (self.timeout_at, Some(self.look_at), kill_at, None),
+            Phase::Clearing => (None, Some(self.look_at), kill_at, None),
+            Phase::Draining(until) => (None, None, None, Some(until)),
+        };
+        let timeout_at = timeout_at.filter(|_| self.ending.is_none());
+        let look_at = look_at.filter(|_| self.look.is_none());
+        [timeout_at, look_at, kill_at, drained, self.output.due()]
+            .into_iter()
+            .flatten()
+            .min()
+            // While a look is under way; it wakes the loop itself.
+            .unwrap_or_else(|| Instant::now() + PROGRESS_EVERY)
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.output.flush_due(now);
+        if matches!(self.phase, Phase::Draining(_)) {
+            return;
+        }
+        if self.phase == Phase::Running
+            && self.ending.is_none()
+            && let (Some(at), Some(limit)) = (self.timeout_at, self.timeout)
+            && now >= at
+        {
+            self.end(Cause::TimeOut(limit), self.grace);
+        }
+        self.kill_if_due(now);
+        if now >= self.look_at && self.look.is_none() {
+            let fresh = match self.phase {
+                Phase::Clearing => now,
+                _ => now.checked_sub(FRESH).unwrap_or(now),
+            };
+            self.look_after(fresh);
+        }
+    }
+
+    /// Has `/proc` looked at; what was seen before `moment` does not count.
+    fn look_after(&mut self, moment: Instant) {
+        let census = self.census.clone();
+        self.look = Some(tokio::spawn(async move { census.after(moment).await }));
+    }
+
+    fn on_look(&mut self, groups: &Groups) {
+        self.look = None;
+        let group = groups.get(&self.tree.id());
+        if let Some(group) = group {
+            self.peak.cpu = self.peak.cpu.max(group.cpu);
+            self.peak.rss_bytes = self.peak.rss_bytes.max(group.rss_bytes);
+        }
+        match self.phase {
+            Phase::Running => {
+                self.look_at = Instant::now() + PROGRESS_EVERY;
+                self.report();
+            }
+            Phase::Clearing => self.clear(group.map_or(&[], |group| &group.alive)),
+            Phase::Draining(_) => {}
+        }
+    }
+
+    /// Goes on ending the group, of which these processes are left.
+    fn clear(&mut self, alive: &[i32]) {
+        let killed = self
+            .ending
+            .as_ref()
+            .is_some_and(|e| e.killed_after.is_some());
+        let beyond_reach = killed && alive.iter().all(|&id| !process::may_signal(id));
+        if killed || alive.is_empty() {
+            // A scan can miss a process that is born behind its back; the signal cannot.
+            self.tree.signal(Signal::SIGKILL);
+        }
+        if alive.is_empty() || beyond_reach {
+            self.survivors = alive.to_vec();
+            self.ended = Some(Utc::now());
+            self.phase = Phase::Draining(Instant::now() + DRAIN);
+            return;
+        }
+        self.look_at = Instant::now() + self.wait;
+        let wait = (self.wait * 2).min(CLEARING_WAITS.1);
+        if killed && wait == CLEARING_WAITS.1 && self.wait < wait {
+            tracing::warn!(run = %self.run, pids = ?alive, "SIGKILL has no effect yet; waiting");
+        }
+        self.wait = wait;
+    }
+
+    fn report(&mut self) {
+        let progress = Progress {
+            cpu_millis: millis(self.peak.cpu),
+            max_rss_bytes: self.peak.rss_bytes,
+            output_bytes: self.output.bytes(),
+            last_line: self.output.last_line(),
+        };
+        if progress != self.reported {
+            self.reported = progress.clone();
+            self.notices.retain(|n| !matches!(n, Event::Progress(_)));
+            self.notices.push_back(Event::Progress(progress));
+        }
+    }
+
+    fn has_event(&self) -> bool {
+        !self.notices.is_empty() || self.output.has_batch()
+    }
+
+    fn hand_over(&mut self, permit: mpsc::Permit<'_, Event>) {
+        let notice = self.notices.pop_front();
+        permit.send(notice.unwrap_or_else(|| Event::Output(self.output.take_batch())));
+    }
+
+    fn finish(self) -> Finished {
+        let now = Utc::now();
+        let kept = self.output.finish(now);
+        let remains = self.tree.reap();
+        let status = remains.as_ref().ok().map(|r| r.status);
+        let (outcome, mut err) = match (&self.ending, status) {
+            (Some(ending), _) => (ending.cause.outcome(), ending.words()),
+            (None, Some(status)) => by_itself(status),
+            (None, None) => {
+                let err = "its exit status was taken by another part of the worker".to_owned();
+                (Outcome::Failed, err)
+            }
+        };
+        if !self.survivors.is_empty() {
+            let left: Vec<String> = self.survivors.iter().map(i32::to_string).collect();
+            let left = left.join(", ");
+            err.push_str("; still running, the worker may not signal it: process ");
+            err.push_str(&left);
+            tracing::warn!(run = %self.run, pids = left, "not permitted to kill processes of the run");
+        }
+        let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
+        Finished {
+            outcome,
+            err,
+            exit_code: status.and_then(|s| s.code()),
+            signal: status.and_then(|s| s.signal()),
+            started: self.started,
+            ended: self.ended.unwrap_or(now),
+            cpu_millis: millis(cpu.max(self.peak.cpu)),
+            max_rss_bytes: rss.unwrap_or(0).max(self.peak.rss_bytes),
+            output: kept.text,
+            rest: kept.rest,
+            output_bytes: kept.bytes,
+            truncated: kept.truncated,
+            killed_by: self.ending.and_then(|e| e.cause.killed_by()),
+        }
+    }
+}
+
+impl Ending {
+    /// `killed by alice (SIGKILL after 10 s)`.
+    fn words(&self) -> String {
+        let what = self.cause.words();
+        match (self.killed_after, &self.cause) {
+            (Some(after), _) if self.kill_at > self.since => {
+                format!("{what} (SIGKILL after {})", words(after))
+            }
+            (Some(_), _) => format!("{what} (SIGKILL)"),
+            (None, Cause::TimeOut(_)) => what,
+            (None, _) => format!("{what} (SIGTERM)"),
+        }
+    }
+}
+
+fn by_itself(status: ExitStatus) -> (Outcome, String) {
+    if status.success() {
+        return (Outcome::Succeeded, String::new());
+    }
+    let err = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("ended by signal {number} ({signal})"),
+            Err(_) => format!("ended by signal {number}"),
+        },
+        (None, None) => status.to_string(),
+    };
+    (Outcome::Failed, err)
+}
+
+/// Waits for a look that is under way; none is there if the runtime is stopping.
+async fn look(look: &mut Option<JoinHandle<Arc<Groups>>>) -> Arc<Groups> {
+    match look {
+        Some(look) => look.await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `10 s`, `1.5 s` or `200 ms`: rounded to a tenth of a second, or to a millisecond below one.
+fn words(duration: Duration) -> String {
+    let tenths = (duration.as_millis() + 50) / 100;
+    match (tenths / 10, tenths % 10) {
+        _ if duration < Duration::from_secs(1) => format!("{} ms", duration.as_millis()),
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, tenth) => format!("{seconds}.{tenth} s"),
+    }
+}

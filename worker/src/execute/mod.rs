@@ -1,0 +1,233 @@
+//! One run: a checked job's command is started, its output captured, its time-out and every kill
+//! honoured, and what became of it reported.
+//!
+//! A run is one process group, led by its shell. It ends when the shell ends: what the shell left
+//! in the background goes on after a run that ended by itself, as under cron, with its output
+//! closed. After a kill or a time-out nothing of the group is left: SIGTERM, the grace period, then
+//! SIGKILL, until `/proc` shows no process of the group. A process that has left the group
+//! (`setsid`) is not followed.
+//!
+//! Everything of one run happens in one loop that never waits for whoever receives its events.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use carillon_core::id::RunId;
+use carillon_core::job::Job;
+use carillon_core::run::{Chunk, Outcome};
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+
+use live::{Bounds, Cause, Live, Orders};
+use process::{Launch, Tree};
+use usage::Census;
+
+mod account;
+mod capture;
+mod live;
+mod process;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+/// What to run, and within which bounds.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    /// The run, for the log.
+    pub(crate) run: RunId,
+    /// Given to the shell after `-c`.
+    pub(crate) command: String,
+    /// Absolute path of the shell.
+    pub(crate) shell: String,
+    /// Where the command starts; the user's home where absent, `/` where there is none.
+    pub(crate) cwd: Option<String>,
+    /// The system user; the worker's own where absent.
+    pub(crate) user: Option<String>,
+    /// The job's variables, over a clean base: `PATH HOME LANG USER LOGNAME SHELL`.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The `CARILLON_*` variables; they win over `env`.
+    pub(crate) vars: Vec<(String, String)>,
+    /// How long the run may take, from its start.
+    pub(crate) timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL; with zero there is no SIGTERM.
+    pub(crate) grace: Duration,
+    /// How much output is kept, in bytes: the head and, past the limit, the tail.
+    pub(crate) output_limit: u64,
+}
+
+impl Spec {
+    /// A run of this job; `vars` are the `CARILLON_*` variables.
+    pub(crate) fn new(run: RunId, job: &Job, vars: Vec<(String, String)>) -> Self {
+        Self {
+            run,
+            command: job.command.clone(),
+            shell: job.shell.clone(),
+            cwd: job.cwd.clone(),
+            user: job.user.clone(),
+            env: job.env.clone(),
+            vars,
+            timeout: job.timeout(),
+            grace: job.kill_grace(),
+            output_limit: job.output_limit_bytes,
+        }
+    }
+}
+
+/// What a live run can be told. The first order decides how the run is recorded; a later one can
+/// only shorten the grace period.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    /// Somebody wants it dead.
+    Kill {
+        /// Before SIGKILL; the job's own grace where absent.
+        grace: Option<Duration>,
+        /// Who asked.
+        by: String,
+    },
+    /// The worker cannot keep it: it stops, or it has lost its lease. The job's grace applies.
+    Abandon {
+        /// Why, to be read after "ended because": `worker w1 is stopping`.
+        reason: String,
+    },
+}
+
+/// What happens to a live run.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Its shell runs.
+    Started {
+        /// Process id of the shell, and of the process group.
+        pid: u32,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// The next output, in order.
+    Output(Vec<Chunk>),
+    /// Its figures changed. Sent every 2 s at most; an unread one is replaced by the next.
+    Progress(Progress),
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGKILL was sent.
+    Killed,
+}
+
+/// The figures of a live run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Processor time of the process group, in milliseconds.
+    pub(crate) cpu_millis: u64,
+    /// Largest resident memory of the process group seen so far, in bytes.
+    pub(crate) max_rss_bytes: u64,
+    /// Output so far, in bytes, kept or not.
+    pub(crate) output_bytes: u64,
+    /// The last line that is not blank, at most 200 characters.
+    pub(crate) last_line: String,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished {
+    /// Succeeded, failed, timed out or killed. A run that was told to end is never a success.
+    pub(crate) outcome: Outcome,
+    /// Empty on success, else the reason in words.
+    pub(crate) err: String,
+    /// Where the shell exited.
+    pub(crate) exit_code: Option<i32>,
+    /// Where a signal ended the shell.
+    pub(crate) signal: Option<i32>,
+    /// When the shell was started, or the attempt was made.
+    pub(crate) started: DateTime<Utc>,
+    /// When the shell had ended; after a kill, when its whole group had.
+    pub(crate) ended: DateTime<Utc>,
+    /// Processor time in milliseconds, exact for the shell and all that it waited for.
+    pub(crate) cpu_millis: u64,
+    /// Peak resident memory in bytes. Exact where a process grew larger than the worker itself, else
+    /// the largest sum over the group that was seen, at the start and every 2 s; 0 if none was.
+    pub(crate) max_rss_bytes: u64,
+    /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
+    pub(crate) output: String,
+    /// The output that was not sent as an event: what came last, and the tail of a long one. To be
+    /// stored after all that was received.
+    pub(crate) rest: Vec<Chunk>,
+    /// All output, in bytes, kept or not.
+    pub(crate) output_bytes: u64,
+    /// Whether some of it was dropped.
+    pub(crate) truncated: bool,
+    /// Who asked for the kill, if one ended the run.
+    pub(crate) killed_by: Option<String>,
+}
+
+/// Runs jobs. Cheap to clone; all clones share their looks at `/proc`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Executor {
+    census: Census,
+}
+
+impl Executor {
+    /// Runs `spec` to its end.
+    ///
+    /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
+    /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
+    /// itself says. If the future is dropped, the whole process group is killed.
+    pub(crate) async fn run(
+        &self,
+        spec: Spec,
+        orders: mpsc::Receiver<Order>,
+        events: mpsc::Sender<Event>,
+    ) -> Finished {
+        let mut orders = Orders(Some(orders));
+        let asked = Utc::now();
+        if let Some(order) = orders.already() {
+            let cause = Cause::from_order(&order);
+            let err = format!("{} before it started", cause.words());
+            return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
+        }
+        let launch = Launch {
+            command: spec.command,
+            shell: spec.shell,
+            cwd: spec.cwd,
+            user: spec.user,
+            env: spec.env,
+            vars: spec.vars,
+        };
+        let (tree, pipes) = match Tree::start(launch).await {
+            Ok(started) => started,
+            Err(e) => {
+                return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
+            }
+        };
+        let bounds = Bounds {
+            timeout: spec.timeout,
+            grace: spec.grace,
+            output_limit: spec.output_limit,
+        };
+        Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
+            .follow(&mut orders, &events)
+            .await
+    }
+}
+
+impl Finished {
+    fn without_process(
+        outcome: Outcome,
+        err: String,
+        at: DateTime<Utc>,
+        killed_by: Option<String>,
+    ) -> Self {
+        Self {
+            outcome,
+            err,
+            exit_code: None,
+            signal: None,
+            started: at,
+            ended: Utc::now(),
+            cpu_millis: 0,
+            max_rss_bytes: 0,
+            output: String::new(),
+            rest: Vec::new(),
+            output_bytes: 0,
+            truncated: false,
+            killed_by,
+        }
+    }
+}

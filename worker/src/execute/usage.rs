@@ -1,0 +1,186 @@
+//! What the processes of a run use, and whether any is left, read from `/proc`.
+//!
+//! One scan of `/proc` serves every run of the worker: the cost grows with the processes of the
+//! machine, not with its processes times its runs. Nothing is read while nobody asks.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// What one process group uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Processor time of its members and of the children that they have waited for.
+    pub(crate) cpu: Duration,
+    /// Resident memory of its members; pages that they share are counted for each.
+    pub(crate) rss_bytes: u64,
+    /// Its processes that still run; a zombie does not.
+    pub(crate) alive: Vec<i32>,
+}
+
+/// Every process group of the machine, by its id.
+pub(crate) type Groups = HashMap<i32, Group>;
+
+/// The shared view of `/proc`. Cheap to clone; clones share their scans.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Census(Arc<Mutex<Option<Scan>>>);
+
+#[derive(Debug)]
+struct Scan {
+    begun: Instant,
+    groups: Arc<Groups>,
+}
+
+impl Census {
+    /// The process groups as seen by a scan that began at `moment` or later. Callers that wait
+    /// at the same time share one scan.
+    pub(crate) async fn after(&self, moment: Instant) -> Arc<Groups> {
+        let mut last = self.0.lock().await;
+        if let Some(scan) = last.as_ref()
+            && scan.begun >= moment
+        {
+            return Arc::clone(&scan.groups);
+        }
+        let begun = Instant::now();
+        let groups = tokio::task::spawn_blocking(scan).await.unwrap_or_default();
+        let groups = Arc::new(groups);
+        *last = Some(Scan {
+            begun,
+            groups: Arc::clone(&groups),
+        });
+        groups
+    }
+}
+
+/// What one process uses by itself; nothing if there is no such process.
+pub(crate) fn of_process(pid: u32) -> Group {
+    let mut group = Group::default();
+    if let Some(stat) = read(&pid.to_string()) {
+        group.add(&stat, &Units::of_this_machine());
+    }
+    group
+}
+
+fn scan() -> Groups {
+    let units = Units::of_this_machine();
+    let mut groups = Groups::new();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return groups;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if let Some(name) = name.to_str()
+            && name.starts_with(|c: char| c.is_ascii_digit())
+            && let Some(stat) = read(name)
+        {
+            groups.entry(stat.group).or_default().add(&stat, &units);
+        }
+    }
+    groups
+}
+
+fn read(pid: &str) -> Option<Stat> {
+    // The command name in it is any bytes that the process likes.
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    Stat::parse(&String::from_utf8_lossy(&bytes))
+}
+
+impl Group {
+    fn add(&mut self, stat: &Stat, units: &Units) {
+        self.cpu += Duration::from_millis(stat.ticks.saturating_mul(1000) / units.ticks_per_second);
+        if stat.runs {
+            self.rss_bytes += stat.pages.saturating_mul(units.page_bytes);
+            self.alive.push(stat.pid);
+        }
+    }
+}
+
+/// The units of `/proc/<pid>/stat`.
+struct Units {
+    ticks_per_second: u64,
+    page_bytes: u64,
+}
+
+impl Units {
+    fn of_this_machine() -> Self {
+        let ask = |what, usual| {
+            let answer = sysconf(what).ok().flatten();
+            answer
+                .and_then(|n| u64::try_from(n).ok())
+                .filter(|&n| n > 0)
+                .unwrap_or(usual)
+        };
+        Self {
+            ticks_per_second: ask(SysconfVar::CLK_TCK, 100),
+            page_bytes: ask(SysconfVar::PAGE_SIZE, 4096),
+        }
+    }
+}
+
+/// The fields of `/proc/<pid>/stat` that matter here; their numbers are those of proc(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    pid: i32,
+    runs: bool,
+    group: i32,
+    ticks: u64,
+    pages: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Self> {
+        // Field 2, the command name, is in parentheses and may itself contain `) R 1 2`.
+        let (pid, rest) = text.split_once(' ')?;
+        let (_, rest) = rest.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let number = |n| field(n)?.parse::<u64>().ok();
+        Some(Self {
+            pid: pid.parse().ok()?,
+            runs: !matches!(field(3)?, "Z" | "X" | "x"),
+            group: field(5)?.parse().ok()?,
+            ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+            pages: number(24)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_command_is_called() {
+        let tail = "S 1 77 77 0 -1 4194304 117 0 0 0 3 4 5 6 20 0 1 0 725699 3133440 394 1 1 1";
+        for name in ["(cat)", "(a b)", "() R 1 2 3)", "(\u{fffd})"] {
+            let stat = Stat::parse(&format!("80 {name} {tail}")).unwrap();
+            let expected = Stat {
+                pid: 80,
+                runs: true,
+                group: 77,
+                ticks: 18,
+                pages: 394,
+            };
+            assert_eq!(stat, expected, "{name}");
+        }
+        assert_eq!(Stat::parse(""), None);
+        assert_eq!(Stat::parse("80 (cat) S 1"), None);
+    }
+
+    #[tokio::test]
+    async fn a_scan_is_shared_until_a_newer_one_is_asked_for() {
+        let census = Census::default();
+        let start = Instant::now();
+        let first = census.after(start).await;
+        assert!(Arc::ptr_eq(&first, &census.after(start).await));
+        assert!(!Arc::ptr_eq(&first, &census.after(Instant::now()).await));
+        let group = nix::unistd::getpgrp().as_raw();
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert!(first[&group].alive.contains(&me));
+    }
+}

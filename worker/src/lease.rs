@@ -1,0 +1,190 @@
+//! The worker's standing in the fleet: its registration under a lease, renewed by our own loop.
+//!
+//! A claim is allowed only while the last acknowledged renewal was *sent* recently enough; that
+//! is what [`Standing::may_act`] answers, and the claim's transaction checks it again in etcd.
+
+use std::time::Duration;
+
+use carillon_core::claims::{Answer, Claims};
+use carillon_core::etcd::{Etcd, EtcdError};
+use carillon_core::fleet::Registration;
+use carillon_core::id::WorkerId;
+use chrono::Utc;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::clock::since_boot;
+
+/// Seconds after which a worker that does not renew is dead.
+pub(crate) const TTL_SECS: i64 = 10;
+/// How long before that it stops acting, so that a slow step cannot outlive the lease.
+const MARGIN: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(TTL_SECS.unsigned_abs());
+
+/// What the worker knows of its own registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    /// The lease; 0 while not registered.
+    pub lease: i64,
+    /// When the last acknowledged renewal was sent, since boot.
+    confirmed: Duration,
+}
+
+impl Standing {
+    /// Whether the lease is certain to be alive for a moment longer.
+    pub fn may_act(&self) -> bool {
+        self.lease != 0 && since_boot() < self.confirmed + TTL - MARGIN
+    }
+
+    /// Whether the lease must be taken for lost.
+    fn is_lost(&self) -> bool {
+        since_boot() >= self.confirmed + TTL - MARGIN
+    }
+}
+
+/// Keeps one worker registered.
+pub(crate) struct Keeper {
+    pub etcd: Etcd,
+    pub claims: Claims,
+    pub id: WorkerId,
+    /// The registration as it should stand; a change is written at once.
+    pub registration: watch::Receiver<Registration>,
+    pub standing: watch::Sender<Standing>,
+    /// Ends the keeping and takes the registration away.
+    pub leave: mpsc::Receiver<()>,
+}
+
+impl Keeper {
+    /// Registers, renews, and registers again after a loss, until told to leave.
+    pub async fn keep(mut self) {
+        let mut told_of = String::new();
+        loop {
+            let lost = tokio::select! {
+                lost = Self::hold(&self.etcd, &self.claims, &self.id, &mut self.registration, &self.standing) => lost,
+                _ = self.leave.recv() => {
+                    let lease = self.standing.borrow().lease;
+                    if lease != 0 && let Err(e) = self.etcd.revoke(lease).await {
+                        warn!("the registration stays until its lease ends: {e}");
+                    }
+                    return;
+                }
+            };
+            let was = self.standing.send_replace(Standing::default());
+            let reason = lost.to_string();
+            if was.lease != 0 {
+                warn!("lost the registration: {reason}");
+            } else if reason != told_of {
+                warn!("cannot register yet: {reason}");
+            }
+            told_of = reason;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Registers once and holds on to it; returns why it ended.
+    async fn hold(
+        etcd: &Etcd,
+        claims: &Claims,
+        id: &WorkerId,
+        registration: &mut watch::Receiver<Registration>,
+        standing: &watch::Sender<Standing>,
+    ) -> Loss {
+        let mut sent = since_boot();
+        let lease = match etcd.grant(TTL_SECS).await {
+            Ok(lease) => lease,
+            Err(e) => return Loss::Etcd(e),
+        };
+        match Self::write(claims, id, lease, registration).await {
+            Ok(Answer::Done(_)) => {}
+            Ok(Answer::Refused(_)) => {
+                // Not worth reporting: an unused lease ends by itself.
+                etcd.revoke(lease).await.ok();
+                return Loss::NameTaken;
+            }
+            Err(e) => return Loss::Etcd(e),
+        }
+        standing.send_replace(Standing {
+            lease,
+            confirmed: sent,
+        });
+        info!("registered as {id} under lease {lease:x}");
+        let mut renewals = None;
+        loop {
+            let changed = tokio::time::timeout(TTL / 3, registration.changed())
+                .await
+                .is_ok();
+            if changed {
+                // The registration is written below either way; renewing early does no harm.
+                registration.mark_unchanged();
+            }
+            sent = since_boot();
+            match Self::renew(etcd, &mut renewals, lease).await {
+                Ok(true) => {
+                    standing.send_replace(Standing {
+                        lease,
+                        confirmed: sent,
+                    });
+                }
+                Ok(false) => return Loss::Expired,
+                Err(e) if standing.borrow().is_lost() => return Loss::Etcd(e),
+                Err(e) => {
+                    warn!("cannot renew the lease yet: {e}");
+                    renewals = None;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            }
+            match Self::write(claims, id, lease, registration).await {
+                Ok(Answer::Done(_)) => {}
+                Ok(Answer::Refused(_)) => return Loss::Deleted,
+                Err(e) => warn!("cannot refresh the registration: {e}"),
+            }
+        }
+    }
+
+    async fn renew(
+        etcd: &Etcd,
+        renewals: &mut Option<carillon_core::etcd::Renewals>,
+        lease: i64,
+    ) -> Result<bool, EtcdError> {
+        let stream = match renewals {
+            Some(stream) => stream,
+            None => renewals.insert(etcd.renewals(lease).await?),
+        };
+        stream.renew(TTL / 4).await
+    }
+
+    async fn write(
+        claims: &Claims,
+        id: &WorkerId,
+        lease: i64,
+        registration: &watch::Receiver<Registration>,
+    ) -> Result<Answer, EtcdError> {
+        let now = Registration {
+            clock: Utc::now(),
+            ..registration.borrow().clone()
+        };
+        claims.register(id, lease, &now).await
+    }
+}
+
+/// Why a registration ended.
+enum Loss {
+    Etcd(EtcdError),
+    NameTaken,
+    Expired,
+    Deleted,
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Etcd(e) => e.fmt(f),
+            Self::NameTaken => f.write_str(
+                "another worker holds this name, or an earlier one of this name has not expired; waiting for it",
+            ),
+            Self::Expired => f.write_str("the lease expired"),
+            Self::Deleted => f.write_str("somebody deleted the registration"),
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! One run from its claim to its record: start it, follow it, pass kills on, end it in etcd and
+//! hand what became of it to the reporter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_core::claims::{Answer, Claims};
+use carillon_core::id::{RunId, WorkerId};
+use carillon_core::job::{Checked, JobEntry};
+use carillon_core::records::{Progress, Records};
+use carillon_core::replica::Versioned;
+use carillon_core::run::{Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::execute::{Event, Executor, Finished, Order, Spec};
+use crate::lease::Standing;
+use crate::report::Report;
+
+/// Orders to one run: a kill, and that the worker leaves.
+pub(crate) const ORDERS_BOUND: usize = 4;
+/// Events of one run that wait to be passed on; what does not fit waits with the executor.
+const EVENTS_BOUND: usize = 4;
+/// Pauses between attempts to end a run in etcd grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What every supervisor needs.
+#[derive(Clone)]
+pub(crate) struct Supervisor {
+    pub claims: Claims,
+    pub records: Records,
+    pub executor: Executor,
+    pub reports: mpsc::Sender<Report>,
+    pub standing: watch::Receiver<Standing>,
+    pub worker: WorkerId,
+    pub fleet: String,
+}
+
+/// How a run ended, for the daemon's books.
+pub(crate) struct Over {
+    /// The run.
+    pub live: LiveRun,
+    /// From the slot to the start of the process, where there was one.
+    pub lateness: Option<TimeDelta>,
+}
+
+impl Supervisor {
+    /// Sees one claimed run through to its end. `live.fence` is the revision of the claim.
+    pub async fn see_through(
+        self,
+        live: LiveRun,
+        entry: Arc<JobEntry>,
+        orders: mpsc::Receiver<Order>,
+        retention: Option<TimeDelta>,
+    ) -> Over {
+        let Ok(checked) = &entry.state else {
+            // Only a whole job is claimed.
+            return Over {
+                live,
+                lateness: None,
+            };
+        };
+        let mut record = self.new_record(&live, checked);
+        record.expire_at = retention.map(|keep| record.start_time + keep);
+        if let Some(reason) = self.must_not_spawn(&live) {
+            warn!(job = %live.job, run = %live.run, "not started: {reason}");
+            record.outcome = Outcome::Missed;
+            record.end_time = Some(Utc::now());
+            record.err.clone_from(&reason);
+            record.reason = Some(reason);
+            self.end(&live, record).await;
+            return Over {
+                live,
+                lateness: None,
+            };
+        }
+        let spec = Spec::new(live.run, &checked.job, self.variables(&live));
+        let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
+        let (state, states) = watch::channel(live.value.clone());
+        let advancing = tokio::spawn(advance(self.claims.clone(), live.clone(), states));
+        let mut follower = Follower {
+            supervisor: &self,
+            record,
+            state,
+            lateness: None,
+        };
+        // A task of its own, so that a kill never waits for whatever a report waits for.
+        let executor = self.executor.clone();
+        let running = tokio::spawn(async move { executor.run(spec, orders, events).await });
+        while let Some(event) = happened.recv().await {
+            follower.take(&live, event).await;
+        }
+        let Follower {
+            record,
+            state,
+            lateness,
+            ..
+        } = follower;
+        drop(state);
+        match running.await {
+            Ok(finished) => self.finish(&live, record, finished).await,
+            // Only a bug gets here. The run's group was killed when its task ended.
+            Err(e) => {
+                error!(job = %live.job, run = %live.run, "the run's task failed: {e}");
+                let err = "the worker failed while it ran; see its log".to_owned();
+                let record = RunRecord {
+                    outcome: Outcome::Lost,
+                    err,
+                    ..record
+                };
+                self.end(&live, record).await;
+            }
+        }
+        // It ends by itself: its watch is closed, and its writes are refused from now on.
+        drop(advancing);
+        Over { live, lateness }
+    }
+
+    async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {
+        self.send(Report::Output {
+            run,
+            chunks,
+            expire_at: record.expire_at,
+        })
+        .await;
+    }
+
+    async fn finish(&self, live: &LiveRun, mut record: RunRecord, finished: Finished) {
+        let Finished { rest, .. } = finished;
+        if !rest.is_empty() {
+            let expire_at = record.expire_at;
+            self.send(Report::Output {
+                run: live.run,
+                chunks: rest,
+                expire_at,
+            })
+            .await;
+        }
+        record.outcome = finished.outcome;
+        record.err = finished.err;
+        record.exit_code = finished.exit_code;
+        record.signal = finished.signal;
+        record.start_time = finished.started;
+        record.end_time = Some(finished.ended);
+        record.cpu_millis = i64::try_from(finished.cpu_millis).ok();
+        record.max_rss_bytes = i64::try_from(finished.max_rss_bytes).ok();
+        record.output = finished.output;
+        record.output_bytes = i64::try_from(finished.output_bytes).unwrap_or(i64::MAX);
+        record.output_truncated = finished.truncated;
+        record.killed_by = finished.killed_by;
+        info!(job = %live.job, run = %live.run, outcome = %record.outcome, "{}", record.err);
+        self.end(live, record).await;
+    }
+
+    fn new_record(&self, live: &LiveRun, checked: &Checked) -> RunRecord {
+        let mut record = RunRecord::new(live.run, &live.job, Outcome::Running, Utc::now());
+        record.fleet.clone_from(&self.fleet);
+        record.command.clone_from(&checked.job.command);
+        record.scheduled_time = live.value.slot.map(carillon_core::id::Slot::instant);
+        record.claimed_time = Some(live.value.since);
+        record.trigger = live.value.trigger;
+        record.attempt = live.value.attempt;
+        record.worker = self.worker.to_string();
+        record.job_revision = live.value.job_revision;
+        record.fencing_token = live.fence;
+        record
+    }
+
+    /// Why a process must not be started, if it must not.
+    fn must_not_spawn(&self, live: &LiveRun) -> Option<String> {
+        let standing = *self.standing.borrow();
+        if Utc::now() >= live.value.spawn_before {
+            return Some("its start deadline passed after it was claimed".to_owned());
+        }
+        if standing.lease != live.value.lease || !standing.may_act() {
+            return Some("the worker was no longer sure of its lease".to_owned());
+        }
+        None
+    }
+
+    fn variables(&self, live: &LiveRun) -> Vec<(String, String)> {
+        let slot = live
+            .value
+            .slot
+            .map(|slot| slot.to_string())
+            .unwrap_or_default();
+        [
+            ("CARILLON_JOB", live.job.to_string()),
+            ("CARILLON_RUN", live.run.to_string()),
+            ("CARILLON_SLOT", slot),
+            ("CARILLON_ATTEMPT", live.value.attempt.to_string()),
+            ("CARILLON_WORKER", self.worker.to_string()),
+            ("CARILLON_FENCE", live.fence.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    async fn send(&self, report: Report) {
+        // The reporter outlives every run; it is gone only when the whole worker is.
+        self.reports.send(report).await.ok();
+    }
+
+    /// Turns the run's key into its `done/` record, for as long as etcd takes to answer, and has
+    /// it reported.
+    async fn end(&self, live: &LiveRun, record: RunRecord) {
+        let mut pause = Duration::from_millis(100);
+        let mut asked_before = false;
+        loop {
+            match self.claims.end(live, &record).await {
+                Ok(Answer::Done(mod_revision)) => {
+                    let done = Versioned {
+                        value: record,
+                        mod_revision,
+                    };
+                    return self
+                        .send(Report::Done(live.job.clone(), Box::new(done)))
+                        .await;
+                }
+                Ok(Answer::Refused(_)) if asked_before => {
+                    // An earlier try may have ended it: then its done/ key is completed from there.
+                    return;
+                }
+                Ok(Answer::Refused(_)) => return self.too_late(live, &record).await,
+                Err(e) => {
+                    warn!(job = %live.job, run = %live.run, "cannot end the run in etcd yet: {e}");
+                    asked_before |= e.is_ambiguous();
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The others took this worker for dead and settled the run: what it reports comes too late to
+    /// be the outcome.
+    async fn too_late(&self, live: &LiveRun, record: &RunRecord) {
+        let late = format!("{} {}", record.outcome, record.err);
+        warn!(job = %live.job, run = %live.run, "was taken for lost; its late result: {late}");
+        if let Err(e) = self.records.late_result(live.run, late.trim()).await {
+            warn!(job = %live.job, run = %live.run, "the late result is not written: {e}");
+        }
+    }
+}
+
+/// Passes on what happens to a live run.
+struct Follower<'a> {
+    supervisor: &'a Supervisor,
+    record: RunRecord,
+    state: watch::Sender<Running>,
+    lateness: Option<TimeDelta>,
+}
+
+impl Follower<'_> {
+    async fn take(&mut self, live: &LiveRun, event: Event) {
+        match event {
+            Event::Started { pid, at } => {
+                self.lateness = live.value.slot.map(|slot| at - slot.instant());
+                self.record.pid = Some(pid);
+                self.record.start_time = at;
+                self.state
+                    .send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
+                self.supervisor
+                    .send(Report::Started(Box::new(self.record.clone())))
+                    .await;
+            }
+            Event::Output(chunks) => {
+                self.supervisor
+                    .report_output(live.run, chunks, &self.record)
+                    .await;
+            }
+            Event::Progress(p) => {
+                self.supervisor
+                    .send(Report::Progress(progress(live.run, &p)))
+                    .await;
+            }
+            Event::Terminated => self.state.send_modify(|v| v.state = RunState::Terminated),
+            Event::Killed => self.state.send_modify(|v| v.state = RunState::Killed),
+        }
+    }
+}
+
+fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
+    Progress {
+        id,
+        cpu_millis: i64::try_from(p.cpu_millis).ok(),
+        max_rss_bytes: i64::try_from(p.max_rss_bytes).ok(),
+        output_bytes: i64::try_from(p.output_bytes).unwrap_or(i64::MAX),
+        last_line: Some(p.last_line.clone()),
+    }
+}
+
+/// Writes the newest state of a run into its key. A state that was passed over is not written.
+async fn advance(claims: Claims, mut live: LiveRun, mut states: watch::Receiver<Running>) {
+    while states.changed().await.is_ok() {
+        live.value = states.borrow_and_update().clone();
+        match claims.advance(&live).await {
+            Ok(Answer::Done(_)) => {}
+            Ok(Answer::Refused(_)) => return,
+            Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),
+        }
+    }
+}
+
+/// The order that a kill request is for the executor.
+pub(crate) fn order(request: &KillRequest) -> Order {
+    Order::Kill {
+        grace: request
+            .grace_secs
+            .map(|secs| Duration::from_secs(secs.into())),
+        by: request.by.clone(),
+    }
+}
+
+/// The record of a run whose worker is dead.
+pub(crate) fn lost_record(live: &LiveRun, command: String, now: DateTime<Utc>) -> RunRecord {
+    let mut record = RunRecord::new(live.run, &live.job, Outcome::Lost, live.value.since);
+    record.command = command;
+    record.end_time = Some(now);
+    record.scheduled_time = live.value.slot.map(carillon_core::id::Slot::instant);
+    record.claimed_time = Some(live.value.since);
+    record.trigger = live.value.trigger;
+    record.attempt = live.value.attempt;
+    record.worker = live.value.worker.to_string();
+    record.pid = live.value.pid;
+    record.job_revision = live.value.job_revision;
+    record.fencing_token = live.fence;
+    record.err = format!(
+        "the worker {} died or lost its lease during the run",
+        live.value.worker
+    );
+    record.reason = Some(record.err.clone());
+    record
+}
