@@ -18,8 +18,8 @@ pub struct ScheduleError {
 
 impl ScheduleError {
     /// The expression and, on a second line, carets under the wrong part: `expr` must be the text
-    /// that was parsed. Control and other invisible characters are shown as `\u{fffd}`, and only the surroundings of
-    /// the wrong part of a very long expression.
+    /// that was parsed. Control and other invisible characters are shown as U+FFFD, and of a very
+    /// long expression only the surroundings of the wrong part.
     #[must_use]
     pub fn caret(&self, expr: &str) -> String {
         const BEFORE: usize = 60;
