@@ -1,0 +1,3 @@
+//! Drawing: reads the model, changes nothing.
+pub mod editor;
+pub mod log;
