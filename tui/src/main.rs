@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use carillon::cli::{self, Command, Failure};
-use carillon::operator::Who;
+use carillon_console::cli::{self, Command, Failure};
+use carillon_console::operator::Who;
 use carillon_core::settings::{Connection, Partial};
 use clap::Parser;
 
