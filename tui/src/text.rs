@@ -273,17 +273,22 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// A count and its noun: `1 run`, `3 runs`, `12,000 lines`.
-pub fn count(n: u64, noun: &str) -> String {
+/// A number with its thousands apart: `12,000`.
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
-    let mut grouped = String::new();
+    let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
+            out.push(',');
         }
-        grouped.push(digit);
+        out.push(digit);
     }
-    format!("{grouped} {noun}{}", if n == 1 { "" } else { "s" })
+    out
+}
+
+/// A count and its noun: `1 run`, `3 runs`, `12,000 lines`.
+pub fn count(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! seen. A carriage return begins the row anew, as progress bars expect. A line that is longer
 //! than a row may be continues in the next, so no row costs more than any other.
 
+use std::ops::Range;
+
 use ratatui::style::{Color, Modifier, Style};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthChar;
@@ -81,6 +83,45 @@ impl Row {
     /// The bytes that it takes beside its own size.
     pub fn heap(&self) -> usize {
         self.text.len() + size_of_val(&*self.spans)
+    }
+
+    /// Whether bytes are columns.
+    fn is_plain(&self) -> bool {
+        // Every character that is not ASCII takes more bytes than columns.
+        self.text.len() == usize::from(self.cols)
+    }
+
+    /// How many lines of the screen it takes when wrapped; never none.
+    pub fn height(&self, cols: usize) -> usize {
+        if self.is_plain() {
+            self.text.len().div_ceil(cols.max(1)).max(1)
+        } else {
+            self.pieces(cols).len()
+        }
+    }
+
+    /// The byte ranges that are a line of the screen each when wrapped; never none.
+    pub fn pieces(&self, cols: usize) -> Vec<Range<usize>> {
+        let cols = cols.max(1);
+        let mut pieces = Vec::new();
+        let (mut start, mut used) = (0, 0);
+        if self.is_plain() {
+            while self.text.len() - start > cols {
+                pieces.push(start..start + cols);
+                start += cols;
+            }
+        } else {
+            for (at, grapheme) in self.text.grapheme_indices(true) {
+                let wide = grapheme_width(grapheme);
+                if used + wide > cols && used > 0 {
+                    pieces.push(start..at);
+                    (start, used) = (at, 0);
+                }
+                used += wide;
+            }
+        }
+        pieces.push(start..self.text.len());
+        pieces
     }
 }
 
@@ -251,7 +292,9 @@ impl Reader {
 
     fn control_sequence(&mut self, sequence: &str, end: char, done: &mut impl FnMut(Row)) {
         match (sequence, end) {
-            (_, 'm') if !sequence.contains(|c: char| !c.is_ascii_digit() && c != ';' && c != ':') => {
+            (_, 'm')
+                if !sequence.contains(|c: char| !c.is_ascii_digit() && c != ';' && c != ':') =>
+            {
                 sgr(sequence, &mut self.paint);
             }
             ("" | "0" | "1" | "2", 'K') | ("?25" | "?2026", 'h' | 'l') => {}
@@ -380,7 +423,10 @@ fn tidy(text: &str, spans: &[Span]) -> (String, Vec<Span>, usize) {
 /// Follows "select graphic rendition": ECMA-48 8.3.117, with the colours of xterm and the colons
 /// of ISO 8613-6. Blinking and concealed text are not followed.
 fn sgr(sequence: &str, paint: &mut Paint) {
-    let number = |text: &str| text.parse::<u16>().unwrap_or(if text.is_empty() { 0 } else { 999 });
+    let number = |text: &str| {
+        text.parse::<u16>()
+            .unwrap_or(if text.is_empty() { 0 } else { 999 })
+    };
     let mut parts = sequence.split(';');
     while let Some(part) = parts.next() {
         let mut sub = part.split(':');
@@ -493,7 +539,10 @@ mod tests {
     #[test]
     fn lines_tabs_and_carriage_returns() {
         assert_eq!(texts(b"a\nb\r\n\nc"), ["a", "b", "", "c"]);
-        assert_eq!(texts(b"a\tb\n12345678\tc"), ["a       b", "12345678        c"]);
+        assert_eq!(
+            texts(b"a\tb\n12345678\tc"),
+            ["a       b", "12345678        c"]
+        );
         let bar = rows(b" 10%\r 20%\r100%\n");
         assert_eq!((&*bar[0].text, bar[0].overwritten), ("100%", true));
         assert_eq!(texts(b"done\r"), ["done"]);
@@ -501,7 +550,9 @@ mod tests {
 
     #[test]
     fn colours_are_kept() {
-        let row = &rows(b"ok \x1b[1;32mgreen\x1b[0m \x1b[38;5;208mo\x1b[38;2;1;2;3mt\x1b[38:2::4:5:6mc\x1b[m.")[0];
+        let row = &rows(
+            b"ok \x1b[1;32mgreen\x1b[0m \x1b[38;5;208mo\x1b[38;2;1;2;3mt\x1b[38:2::4:5:6mc\x1b[m.",
+        )[0];
         assert_eq!(&*row.text, "ok green otc.");
         let fg: Vec<_> = row.spans.iter().map(|s| (s.start, s.paint.fg)).collect();
         let expected = [
@@ -583,6 +634,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_wrapped_by_columns() {
+        let row = &rows("每日backup".as_bytes())[0];
+        assert_eq!(row.pieces(5), [0..7, 7..12]);
+        assert_eq!(row.height(5), 2);
+        let plain = &rows(b"0123456789")[0];
+        assert_eq!(plain.pieces(5), [0..5, 5..10]);
+        assert_eq!(
+            (plain.height(5), plain.height(4), Row::default().height(4)),
+            (2, 3, 1)
+        );
+        assert!(Row::default().pieces(4).iter().eq(&[0..0; 1]));
+    }
+
+    #[test]
     fn characters_may_be_cut_between_pieces() {
         let text = "每日 👩‍👩‍👧 é\n";
         let mut out = Vec::new();
@@ -591,7 +656,10 @@ mod tests {
             reader.feed(&[*byte], &mut |row| out.push(row));
         }
         assert_eq!(&*out[0].text, text.trim_end());
-        assert_eq!(usize::from(out[0].cols), super::super::width(text.trim_end()));
+        assert_eq!(
+            usize::from(out[0].cols),
+            super::super::width(text.trim_end())
+        );
     }
 
     proptest! {
