@@ -3,13 +3,15 @@
 //! something changed. The only part of the console that reads the clock.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use crossterm::event::EventStream;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -143,7 +145,7 @@ impl App {
                     queue.push_back(Msg::Tick);
                 }
             }
-            self.gather(&mut queue);
+            self.gather(&mut queue).await;
             while let Some(msg) = queue.pop_front() {
                 for effect in update(&mut self.model, msg, now) {
                     self.perform(effect)?;
@@ -157,14 +159,27 @@ impl App {
     }
 
     /// Takes what is ready, so that a burst costs one frame.
-    fn gather(&mut self, queue: &mut VecDeque<Msg>) {
+    async fn gather(&mut self, queue: &mut VecDeque<Msg>) {
         while queue.len() < BURST {
-            let key = self.input.as_mut().and_then(|i| i.next().now_or_never());
-            let key = key.flatten().and_then(Result::ok).map(Msg::Input);
-            let Some(msg) = key.or_else(|| self.messages.try_recv().ok()) else {
+            let Some(msg) = self
+                .ready_key()
+                .await
+                .or_else(|| self.messages.try_recv().ok())
+            else {
                 return;
             };
             queue.push_back(msg);
+        }
+    }
+
+    /// The next key, if one is ready. Polled with this task's own waker: the stream keeps the first
+    /// waker that it is given, so with any other the next key would wake nobody.
+    async fn ready_key(&mut self) -> Option<Msg> {
+        let input = self.input.as_mut()?;
+        let polled = poll_fn(|cx| Poll::Ready(input.poll_next_unpin(cx))).await;
+        match polled {
+            Poll::Ready(Some(Ok(event))) => Some(Msg::Input(event)),
+            Poll::Ready(_) | Poll::Pending => None,
         }
     }
 

@@ -56,6 +56,14 @@ impl Chord {
         self.code == KeyCode::Char('c') && self.mods == KeyModifiers::CONTROL
     }
 
+    /// Whether the chord can be typed into a text.
+    pub fn is_text(self) -> bool {
+        matches!(self.code, KeyCode::Char(_))
+            && !self
+                .mods
+                .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+    }
+
     /// Whether a destructive command may never hang on this chord: a bare Ctrl key, Delete or
     /// Backspace, all of which fingers press out of habit.
     pub fn is_careless(self) -> bool {

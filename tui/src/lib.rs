@@ -31,3 +31,6 @@ pub mod text;
 pub mod theme;
 pub mod update;
 pub mod view;
+
+#[cfg(test)]
+mod testing;

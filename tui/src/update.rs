@@ -214,7 +214,7 @@ fn log_part(model: &mut Model, of: carillon_core::id::RunId, part: LogPart) {
             match part {
                 LogPart::Chunks(chunks) => view.push(chunks),
                 LogPart::Ended(record) => view.ended(*record),
-                LogPart::Failed(why) => view.failed(why),
+                LogPart::Failed(why) => view.failed(&why),
             }
             model.dirty = true;
             return;
@@ -297,3 +297,6 @@ fn words(error: ActError) -> String {
         ActError::Refused(why) | ActError::Unreachable(why) => why,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,6 @@ fn line(frame: &mut Frame<'_>, area: Rect, row: u16, text: &str, style: Style) {
             .set_string(area.x, area.y + row, fitted, style);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! filtered and ordered. The index is rebuilt when data, filter or order change, never per frame.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use carillon_core::id::{JobName, RunId};
 use carillon_core::job::JobEntry;
@@ -25,6 +25,7 @@ pub enum JobColumn {
     Name,
     Schedule,
     Next,
+    At,
     Last,
     Took,
     Strip,
@@ -37,6 +38,7 @@ impl Columns for JobColumn {
         Self::Name,
         Self::Schedule,
         Self::Next,
+        Self::At,
         Self::Last,
         Self::Took,
         Self::Strip,
@@ -49,6 +51,7 @@ impl Columns for JobColumn {
             Self::Name => "NAME",
             Self::Schedule => "SCHEDULE",
             Self::Next => "NEXT",
+            Self::At => "AT",
             Self::Last => "LAST",
             Self::Took => "TOOK",
             Self::Strip => "LAST 20",
@@ -57,7 +60,7 @@ impl Columns for JobColumn {
     }
 
     fn sorts(self) -> bool {
-        !matches!(self, Self::Strip | Self::Labels | Self::Schedule)
+        !matches!(self, Self::Strip | Self::Labels | Self::Schedule | Self::At)
     }
 }
 
@@ -243,10 +246,14 @@ impl Jobs {
             self.filter.is_empty() || self.filter.matches(&subject)
         });
         let mut rows: Vec<&JobEntry> = shown.map(AsRef::as_ref).collect();
-        let live = |entry: &JobEntry| replica.live.get(&entry.name).map_or(0, |runs| runs.len());
+        let live = |entry: &JobEntry| replica.live.get(&entry.name).map_or(0, BTreeMap::len);
         match self.sort.column {
             // The replica is in the order of the names.
-            JobColumn::Name | JobColumn::Schedule | JobColumn::Strip | JobColumn::Labels => {
+            JobColumn::Name
+            | JobColumn::Schedule
+            | JobColumn::At
+            | JobColumn::Strip
+            | JobColumn::Labels => {
                 if self.sort.inverted {
                     rows.reverse();
                 }

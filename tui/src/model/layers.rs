@@ -224,6 +224,8 @@ pub struct Watched {
     pub target: KillTarget,
     /// How far it has come.
     pub step: KillStep,
+    /// The furthest that was seen before it was gone.
+    pub seen: KillStep,
     /// How long it took until it was gone.
     pub took: Option<TimeDelta>,
 }
@@ -247,6 +249,7 @@ impl KillWatch {
         let watched = |target| Watched {
             target,
             step: KillStep::Asked,
+            seen: KillStep::Asked,
             took: None,
         };
         Self {
@@ -275,6 +278,9 @@ impl KillWatch {
             };
             if seen == KillStep::Gone && watched.step != KillStep::Gone {
                 watched.took = Some((now - self.asked).max(TimeDelta::zero()));
+            }
+            if seen < KillStep::Gone {
+                watched.seen = watched.seen.max(seen);
             }
             watched.step = watched.step.max(seen);
         }

@@ -47,14 +47,17 @@ pub fn run(model: &mut Model, command: Command, argument: Option<&str>) -> Vec<E
         Command::Quit => quit(model),
         Command::Suspend => vec![Effect::Suspend],
         Command::Repaint => vec![Effect::Repaint],
-        Command::Theme => match argument {
-            Some(name) => vec![Effect::LoadTheme(name.to_owned())],
-            None => {
-                let names: Vec<&str> = crate::theme::Theme::names().to_vec();
-                let text = format!("type :theme and one of: {}", names.join(", "));
-                note(model, Level::Note, text)
+        Command::Theme => {
+            if let Some(name) = argument {
+                return vec![Effect::LoadTheme(name.to_owned())];
             }
-        },
+            let names = crate::theme::Theme::names().join(", ");
+            note(
+                model,
+                Level::Note,
+                format!("type :theme and one of: {names}"),
+            )
+        }
         Command::Down => step(model, 1),
         Command::Up => step(model, -1),
         Command::HalfDown => step(model, pages(model, 2)),
@@ -411,19 +414,15 @@ fn output(model: &mut Model) -> Vec<Effect> {
 }
 
 fn kill(model: &mut Model) -> Vec<Effect> {
-    let runs: Vec<&LiveRun> = match (model.detailed(), model.view) {
-        (None, View::Running) => {
-            let keys = model.runs.list.targets();
-            keys.iter()
-                .filter_map(|k| find(&model.replica, k))
-                .collect()
-        }
-        _ => {
-            let jobs: BTreeSet<JobName> = targets(model).into_iter().collect();
-            jobs.iter()
-                .flat_map(|job| model.replica.live_of(job))
-                .collect()
-        }
+    let in_table = model.detailed().is_none() && model.view == View::Running;
+    let runs: Vec<&LiveRun> = if in_table {
+        let keys = model.runs.list.targets();
+        let live = keys.iter().filter_map(|key| find(&model.replica, key));
+        live.collect()
+    } else {
+        let jobs: BTreeSet<JobName> = targets(model).into_iter().collect();
+        let live = jobs.iter().flat_map(|job| model.replica.live_of(job));
+        live.collect()
     };
     if runs.is_empty() {
         return nothing(model, "nothing of this is running");

@@ -12,6 +12,7 @@ use crate::key::Chord;
 use crate::model::filter::Filter;
 use crate::model::input::Input;
 use crate::model::layers::{Confirm, Layer, Palette, Pending};
+use crate::model::log::LogView;
 use crate::model::{Model, View};
 use crate::update::editor::{Ctx, EditorReply};
 use crate::update::log::LogReply;
@@ -45,6 +46,13 @@ pub fn key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         };
     }
     // While a handler works its layer is not in the stack; what it opens goes on top of it.
+    // These two work everywhere, also over texts and dialogs.
+    let anywhere = model.keymap.command(Context::Global, chord);
+    if let Some(command @ (Command::Suspend | Command::Repaint)) = anywhere
+        && !chord.is_text()
+    {
+        return commands::run(model, command, None);
+    }
     if let Some(Layer::Details(_)) = model.layers.last() {
         return in_details(model, chord);
     }
@@ -102,6 +110,10 @@ pub fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
     let filtered = match model.layers.last_mut() {
         Some(Layer::Editor { editor, .. }) => {
             crate::update::editor::paste(editor, text, &ctx);
+            None
+        }
+        Some(Layer::Log { view, .. }) => {
+            crate::update::log::paste(view, text);
             None
         }
         Some(Layer::Palette(palette)) => {
@@ -292,7 +304,13 @@ fn in_confirm(model: &mut Model, question: &mut Confirm, key: KeyEvent) -> After
 
 /// Opens the output of a run.
 pub(super) fn open_log(model: &mut Model, run: RunId, job: &str) -> Vec<Effect> {
-    let view = Box::new(crate::model::log::LogView::new(run, job));
+    let mut view = LogView::new(run, job);
+    if let Some(live) = model.replica.all_live().find(|live| live.run == run) {
+        view = view.of_live(live);
+    } else if let Some(record) = model.history.record(run) {
+        view = view.of_record(record);
+    }
+    let view = Box::new(view);
     model.layers.push(Layer::Log { run, view });
     let job = job.to_owned();
     vec![Effect::OpenLog { run, job }]

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::status::typed;
-use crate::model::layers::{Confirm, Focus, KillStep, KillWatch};
+use crate::model::layers::{Confirm, Focus, KillStep, KillWatch, Watched};
 use crate::text;
 use crate::theme::{Role, Theme};
 
@@ -139,7 +139,7 @@ pub fn kill(frame: &mut Frame<'_>, area: Rect, theme: &Theme, watch: &KillWatch)
             height: 1,
         };
         if row + 1 < inside.height {
-            frame.render_widget(ladder(theme, watched.step, watched.took), place);
+            frame.render_widget(ladder(theme, watched), place);
         }
         row += 2;
     }
@@ -160,7 +160,8 @@ pub fn kill(frame: &mut Frame<'_>, area: Rect, theme: &Theme, watch: &KillWatch)
     super::line(frame, inside, row + 1, last, theme.get(Role::Dim));
 }
 
-fn ladder(theme: &Theme, at: KillStep, took: Option<chrono::TimeDelta>) -> Line<'static> {
+/// The steps that were seen: a run that ends by SIGTERM never needed SIGKILL.
+fn ladder(theme: &Theme, watched: &Watched) -> Line<'static> {
     let steps = [
         (KillStep::Asked, "sent"),
         (KillStep::Requested, "requested"),
@@ -169,17 +170,16 @@ fn ladder(theme: &Theme, at: KillStep, took: Option<chrono::TimeDelta>) -> Line<
         (KillStep::Killed, "killed"),
     ];
     let mut spans = Vec::new();
-    for (step, word) in steps.into_iter().filter(|(step, _)| *step <= at) {
-        // A run that ends by SIGTERM never needed SIGKILL; saying so would be a lie.
-        if at == KillStep::Gone && step > KillStep::Asked {
-            continue;
-        }
-        let role = if step == at { Role::Warn } else { Role::Dim };
+    for (step, word) in steps.into_iter().filter(|(step, _)| *step <= watched.seen) {
+        let now = step == watched.step;
+        let role = if now { Role::Warn } else { Role::Dim };
         spans.push(Span::styled(word, theme.get(role)));
         spans.push(Span::styled(" > ", theme.get(Role::Dim)));
     }
-    if at == KillStep::Gone {
-        let after = took.map_or_else(String::new, |t| format!(" after {}", text::duration(t)));
+    if watched.step == KillStep::Gone {
+        let after = watched
+            .took
+            .map_or_else(String::new, |t| format!(" after {}", text::duration(t)));
         spans.push(Span::styled(format!("gone{after}"), theme.get(Role::Ok)));
     } else {
         spans.push(Span::styled("…", theme.get(Role::Dim)));

@@ -43,7 +43,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         stale: model.connection.mongo.is_stale(),
     };
     let zone = model.replica.settings().0.zone().unwrap_or(Tz::UTC);
-    let cell = |id: &RunId, column, _| match history.record(*id) {
+    let cell = |id: &RunId, column| match history.record(*id) {
         Some(record) => record_cell(model, record, column, zone),
         None => Cell::default(),
     };

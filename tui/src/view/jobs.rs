@@ -11,19 +11,20 @@ use ratatui::layout::Rect;
 use super::table::{self, Cell, Column, Look, column, number};
 use crate::command::Command;
 use crate::model::Model;
-use crate::model::jobs::{JobColumn, JobState};
+use crate::model::jobs::{JobColumn, JobState, Past, Seen};
 use crate::text;
 use crate::theme::Role;
 
-const COLUMNS: [Column<JobColumn>; 8] = [
-    column(JobColumn::State, "STATE", 11, 12, 1),
-    column(JobColumn::Name, "NAME", 14, 32, 0),
-    column(JobColumn::Schedule, "SCHEDULE", 11, 18, 3),
-    column(JobColumn::Next, "NEXT", 7, 26, 2),
-    column(JobColumn::Last, "LAST", 13, 15, 4),
+const COLUMNS: [Column<JobColumn>; 9] = [
+    column(JobColumn::State, "STATE", 10, 12, 1),
+    column(JobColumn::Name, "NAME", 14, 36, 0),
+    column(JobColumn::Schedule, "SCHEDULE", 11, 22, 3),
+    column(JobColumn::Next, "NEXT", 7, 7, 2),
+    column(JobColumn::At, "AT", 18, 20, 7),
+    column(JobColumn::Last, "LAST", 13, 14, 4),
     number(JobColumn::Took, "TOOK", 6, 7, 5),
     column(JobColumn::Strip, "LAST 20", 20, 20, 6),
-    column(JobColumn::Labels, "LABELS", 10, 60, 7),
+    column(JobColumn::Labels, "LABELS", 10, 60, 8),
 ];
 
 /// Draws the jobs, or says what to do where there are none.
@@ -33,8 +34,8 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         theme: &model.theme,
         stale: model.connection.etcd.is_stale(),
     };
-    let cell = |name: &JobName, id, width| match model.job(name) {
-        Some(entry) => job_cell(model, entry, id, width),
+    let cell = |name: &JobName, id| match model.job(name) {
+        Some(entry) => job_cell(model, entry, id),
         None => Cell::default(),
     };
     let arrow = |id| jobs.sort.arrow(id);
@@ -67,7 +68,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     }
 }
 
-fn job_cell(model: &Model, entry: &JobEntry, id: JobColumn, width: usize) -> Cell {
+fn job_cell(model: &Model, entry: &JobEntry, id: JobColumn) -> Cell {
     let live = model.replica.live_of(&entry.name).count();
     let past = model.jobs.past(&entry.name);
     let last = past.and_then(|p| p.last());
@@ -79,7 +80,8 @@ fn job_cell(model: &Model, entry: &JobEntry, id: JobColumn, width: usize) -> Cel
             (None, Err(problems)) => Cell::new(problems.to_string(), Role::Error),
             (None, Ok(_)) => Cell::default(),
         },
-        JobColumn::Next => next_cell(model, entry, width),
+        JobColumn::Next => next_cell(model, entry),
+        JobColumn::At => at_cell(model, entry),
         JobColumn::Last => match last {
             Some(seen) => {
                 let ago = text::ago(model.now - seen.at());
@@ -88,13 +90,13 @@ fn job_cell(model: &Model, entry: &JobEntry, id: JobColumn, width: usize) -> Cel
             }
             None => Cell::dim("-"),
         },
-        JobColumn::Took => match last.and_then(|seen| seen.took()) {
+        JobColumn::Took => match last.and_then(Seen::took) {
             Some(took) => Cell::plain(text::duration(took)),
             None => Cell::dim("-"),
         },
         JobColumn::Strip => past
             .into_iter()
-            .flat_map(|p| p.strip())
+            .flat_map(Past::strip)
             .fold(Cell::default(), |cell, outcome| {
                 cell.then(glyph(outcome), role(outcome))
             }),
@@ -115,21 +117,21 @@ fn state_cell(state: JobState) -> Cell {
     }
 }
 
-fn next_cell(model: &Model, entry: &JobEntry, width: usize) -> Cell {
-    let Some(next) = model.replica.next_firing(entry, model.now) else {
-        return Cell::dim(match entry.job() {
-            Some(job) if job.enabled => "never",
-            Some(_) | None => "-",
-        });
-    };
-    let relative = format!("in {}", text::ago(next - model.now));
+fn next_cell(model: &Model, entry: &JobEntry) -> Cell {
+    match (model.replica.next_firing(entry, model.now), entry.job()) {
+        (Some(next), _) => Cell::plain(format!("in {}", text::ago(next - model.now))),
+        (None, Some(job)) if job.enabled => Cell::dim("never"),
+        (None, _) => Cell::dim("-"),
+    }
+}
+
+fn at_cell(model: &Model, entry: &JobEntry) -> Cell {
+    let next = model.replica.next_firing(entry, model.now);
     let checked = entry.state.as_ref().ok();
     let zone = checked.and_then(|c| model.replica.zone_of(c).ok());
-    if width < 22 {
-        return Cell::plain(relative);
-    }
-    let absolute = clock(next, model.now, zone.unwrap_or(Tz::UTC));
-    Cell::plain(format!("{relative:<8}")).then(absolute, Role::Dim)
+    next.map_or_else(Cell::default, |next| {
+        Cell::dim(clock(next, model.now, zone.unwrap_or(Tz::UTC)))
+    })
 }
 
 /// A time for people: the weekday within a week, the date beyond.

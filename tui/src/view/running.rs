@@ -17,7 +17,7 @@ const COLUMNS: [Column<RunColumn>; 8] = [
     column(RunColumn::State, "STATE", 14, 14, 3),
     column(RunColumn::Worker, "WORKER", 8, 16, 1),
     number(RunColumn::Pid, "PID", 7, 8, 4),
-    number(RunColumn::Elapsed, "ELAPSED", 7, 8, 2),
+    number(RunColumn::Elapsed, "ELAPSED", 8, 8, 2),
     number(RunColumn::Cpu, "CPU", 7, 8, 6),
     number(RunColumn::Memory, "MEMORY", 7, 8, 5),
     column(RunColumn::LastLine, "LAST LINE", 12, 400, 7),
@@ -30,7 +30,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         theme: &model.theme,
         stale: model.connection.etcd.is_stale(),
     };
-    let cell = |key: &(JobName, RunId), id, _| match find(&model.replica, key) {
+    let cell = |key: &(JobName, RunId), id| match find(&model.replica, key) {
         Some(live) => run_cell(model, live, id),
         None => Cell::default(),
     };

@@ -71,11 +71,20 @@ pub fn fit<C: Copy>(columns: &[Column<C>], width: u16) -> Vec<(Column<C>, u16)> 
             *slot = Some(column.min);
         }
     }
-    for &i in &ranked {
-        if let (Some(column), Some(Some(slot))) = (columns.get(i), widths.get_mut(i)) {
-            let more = (column.max - column.min).min(left);
-            *slot += more;
-            left -= more;
+    // What is left goes round, so that no column takes all of it.
+    loop {
+        let before = left;
+        for &i in &ranked {
+            if let (Some(column), Some(Some(slot))) = (columns.get(i), widths.get_mut(i))
+                && left > 0
+                && *slot < column.max
+            {
+                *slot += 1;
+                left -= 1;
+            }
+        }
+        if left == before {
+            break;
         }
     }
     let fitted = columns.iter().zip(widths);
@@ -126,7 +135,7 @@ pub fn draw<C: Copy, K: Ord + Clone>(
     columns: &[Column<C>],
     arrow: impl Fn(C) -> &'static str,
     list: &List<K>,
-    cell: impl Fn(&K, C, usize) -> Cell,
+    cell: impl Fn(&K, C) -> Cell,
 ) {
     let theme = look.theme;
     // One column at the left belongs to the marks.
@@ -154,7 +163,7 @@ pub fn draw<C: Copy, K: Ord + Clone>(
         }
         let mut x = area.x + 1;
         for (column, width) in &columns {
-            let Cell(pieces) = cell(key, column.id, usize::from(*width));
+            let Cell(pieces) = cell(key, column.id);
             let mut room = usize::from(*width);
             let mut at = x;
             let single = pieces.len() == 1;
@@ -182,9 +191,8 @@ pub fn draw<C: Copy, K: Ord + Clone>(
 }
 
 fn align(piece: &str, width: usize, right: bool) -> String {
-    let taken = text::width(&text::clean(piece));
-    match right && taken < width {
-        true => format!("{}{}", " ".repeat(width - taken), text::clean(piece)),
+    match right {
+        true => text::fit_right(piece, width),
         false => text::fit(piece, width),
     }
 }
@@ -207,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn columns_drop_by_rank_and_grow_by_rank() {
+    fn columns_drop_by_rank_and_grow_together() {
         assert_eq!(widths(5), [('a', 5)]);
         assert_eq!(widths(10), [('a', 5), ('c', 4)]);
         assert_eq!(widths(20), [('a', 10), ('c', 4)]);
         assert_eq!(widths(21), [('a', 5), ('b', 10), ('c', 4)]);
-        assert_eq!(widths(28), [('a', 10), ('b', 12), ('c', 4)]);
+        assert_eq!(widths(28), [('a', 9), ('b', 13), ('c', 4)]);
         assert_eq!(widths(90), [('a', 10), ('b', 20), ('c', 4)]);
     }
 }

@@ -16,13 +16,13 @@ const COLUMNS: [Column<WorkerColumn>; 10] = [
     column(WorkerColumn::Id, "WORKER", 12, 20, 0),
     column(WorkerColumn::State, "STATE", 11, 12, 1),
     number(WorkerColumn::Load, "RUNS", 7, 9, 2),
-    number(WorkerColumn::Late, "LATE P99", 8, 9, 3),
+    number(WorkerColumn::Late, "LATE P99", 9, 9, 3),
     number(WorkerColumn::Skew, "SKEW", 7, 8, 4),
     number(WorkerColumn::Lag, "LAG", 5, 7, 6),
     number(WorkerColumn::Up, "UP", 6, 7, 5),
     column(WorkerColumn::Host, "HOST", 10, 24, 7),
-    column(WorkerColumn::Version, "VERSION", 8, 10, 8),
-    column(WorkerColumn::Labels, "LABELS", 10, 60, 9),
+    column(WorkerColumn::Version, "VERSION", 8, 10, 9),
+    column(WorkerColumn::Labels, "LABELS", 10, 60, 8),
 ];
 
 /// Draws the workers.
@@ -32,7 +32,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         theme: &model.theme,
         stale: model.connection.etcd.is_stale(),
     };
-    let cell = |id: &WorkerId, column, _| match model.replica.workers.get(id) {
+    let cell = |id: &WorkerId, column| match model.replica.workers.get(id) {
         Some(worker) => worker_cell(model, worker, column),
         None => Cell::default(),
     };
