@@ -14,14 +14,19 @@
 //! 5. [`gate`], [`clipboard`], [`terminal`]
 //! 6. [`app`]
 
+pub mod app;
+pub mod backend;
 pub mod cli;
+pub mod clipboard;
 pub mod command;
 pub mod effect;
+pub mod gate;
 pub mod key;
 pub mod keymap;
 pub mod model;
 pub mod msg;
 pub mod operator;
+pub mod terminal;
 pub mod text;
 pub mod theme;
 pub mod update;

@@ -53,11 +53,9 @@ pub enum Msg {
     },
     /// Another action came to an end.
     Acted {
-        /// What was asked for.
-        action: Action,
-        /// Of what, in words: `settle`, `3 runs`, `w1`.
-        what: String,
-        /// What to tell the operator; empty for the usual words.
+        /// What was asked for, in the words of [`crate::effect::Effect::describe`].
+        action: String,
+        /// What to tell the operator.
         result: Result<String, ActError>,
     },
     /// The state of a store's connection changed, or was measured again.
@@ -91,49 +89,6 @@ pub struct Page {
     pub records: Vec<RunRecord>,
     /// Whether older ones follow.
     pub more: bool,
-}
-
-/// An action of the operator, other than saving a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Delete jobs.
-    Delete,
-    /// Run jobs once, now.
-    Run,
-    /// Kill runs.
-    Kill,
-    /// Let a worker take nothing new.
-    Drain,
-    /// Let a worker take work again.
-    Undrain,
-    /// Put text on the clipboard.
-    Copy,
-}
-
-impl Action {
-    /// The verb: `kill`.
-    pub fn verb(self) -> &'static str {
-        match self {
-            Self::Delete => "delete",
-            Self::Run => "run",
-            Self::Kill => "kill",
-            Self::Drain => "drain",
-            Self::Undrain => "undrain",
-            Self::Copy => "copy",
-        }
-    }
-
-    /// What was done, in words: `kill requested for`.
-    pub fn done(self) -> &'static str {
-        match self {
-            Self::Delete => "deleted",
-            Self::Run => "asked to run",
-            Self::Kill => "kill requested for",
-            Self::Drain => "draining",
-            Self::Undrain => "takes work again:",
-            Self::Copy => "copied",
-        }
-    }
 }
 
 /// Why an action was not done.

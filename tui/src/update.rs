@@ -19,7 +19,7 @@ use crate::model::jobs::JobColumn;
 use crate::model::layers::Layer;
 use crate::model::toasts::Level;
 use crate::model::{Model, View};
-use crate::msg::{ActError, Action, LogPart, Msg, Page, Store};
+use crate::msg::{ActError, LogPart, Msg, Page, Store};
 
 /// Changes the model by one message, which came at `now`, and returns what is to be done outside.
 pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {
@@ -83,12 +83,8 @@ pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {
             saved(model, ticket, &job, what, result);
             Vec::new()
         }
-        Msg::Acted {
-            action,
-            what,
-            result,
-        } => {
-            acted(model, action, &what, result);
+        Msg::Acted { action, result } => {
+            acted(model, &action, result);
             Vec::new()
         }
         Msg::Health { store, health } => {
@@ -270,25 +266,21 @@ fn saved(
     }
 }
 
-fn acted(model: &mut Model, action: Action, what: &str, result: Result<String, ActError>) {
+fn acted(model: &mut Model, action: &str, result: Result<String, ActError>) {
     model.dirty = true;
     let now = model.now;
     match result {
-        Ok(text) if text.is_empty() => {
-            let text = format!("{} {what}", action.done());
-            model.toasts.show(Level::Done, text, now);
-        }
         Ok(text) => model.toasts.show(Level::Done, text, now),
         Err(error) => {
             let why = words(error);
             for layer in &mut model.layers {
                 if let Layer::Kill(watch) = layer
-                    && action == Action::Kill
+                    && action.starts_with("kill")
                 {
                     watch.error = Some(why.clone());
                 }
             }
-            let text = format!("{} {what}: {why}", action.verb());
+            let text = format!("{action}: {why}");
             model.toasts.show(Level::Error, text, now);
         }
     }
