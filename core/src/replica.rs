@@ -1,6 +1,6 @@
 //! The fleet's etcd state as one value: what the worker schedules from and the console shows.
 //!
-//! Pure. [`crate::etcd::feed`] delivers, [`Replica::apply`] takes in, and what it returns says
+//! Pure. [`crate::etcd::Etcd::feed`] delivers, [`Replica::apply`] takes in, and what it returns says
 //! which keys changed, so that nobody has to look at the rest.
 
 use std::collections::{BTreeMap, BTreeSet};

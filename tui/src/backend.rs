@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::effect::{Effect, Expected, HistoryFilter, SaveJob, Ticket};
+use crate::gate::Admitted;
 use crate::msg::{ActError, Health, LogPart, Msg, Page, Store};
 use crate::operator::{Done, Operator, OperatorError};
 
@@ -32,7 +33,7 @@ const RECENT: usize = 200;
 const LIVE: usize = 1_000;
 
 /// Starts the backend; it ends when the returned sender is dropped.
-pub fn start(operator: Operator, messages: mpsc::Sender<Msg>) -> mpsc::Sender<Effect> {
+pub fn start(operator: Operator, messages: mpsc::Sender<Msg>) -> mpsc::Sender<Admitted> {
     let (sender, effects) = mpsc::channel(EFFECTS_BOUND);
     tokio::spawn(async move {
         let watchers = [
@@ -57,9 +58,9 @@ struct Backend {
 }
 
 impl Backend {
-    async fn serve(mut self, mut effects: mpsc::Receiver<Effect>) {
+    async fn serve(mut self, mut effects: mpsc::Receiver<Admitted>) {
         while let Some(effect) = effects.recv().await {
-            self.carry_out(effect);
+            self.carry_out(effect.into_effect());
         }
         for log in self.logs.into_values() {
             log.abort();

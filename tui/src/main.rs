@@ -4,8 +4,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use carillon::cli::{self, Command, Failure};
-use carillon::operator::Who;
+use carillon_console::app::{self, AppConfig};
+use carillon_console::backend;
+use carillon_console::cli::{self, Command, Failure};
+use carillon_console::keymap::Keymap;
+use carillon_console::model::Setup;
+use carillon_console::operator::{Operator, Who};
+use carillon_console::theme::{DEFAULT_THEME, Depth, Theme};
 use carillon_core::settings::{Connection, Partial};
 use clap::Parser;
 
@@ -90,7 +95,8 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
                         .to_owned(),
                 ));
             }
-            todo_console(&runtime)
+            let (read_only, theme) = (arguments.read_only, arguments.theme);
+            runtime.block_on(console(connection, who, read_only, theme, &config))
         }
     };
     // A request that is still waiting for a store must not hold up the exit.
@@ -98,8 +104,33 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     result
 }
 
-fn todo_console(_runtime: &tokio::runtime::Runtime) -> Result<(), Failure> {
-    Ok(())
+async fn console(
+    connection: Connection,
+    who: Who,
+    read_only: bool,
+    theme: Option<String>,
+    config: &Path,
+) -> Result<(), Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{e:#}"));
+    let operator = Operator::connect(&connection, who).await?;
+    let var = |name: &str| std::env::var(name).ok();
+    let depth = Depth::from_env(var);
+    let themes = config.parent().map(|folder| folder.join("themes"));
+    let theme = match theme {
+        Some(name) => Theme::load(&name, themes.as_deref(), depth).map_err(|e| failed(&e))?,
+        None => Theme::load(DEFAULT_THEME, None, depth).map_err(|e| failed(&e))?,
+    };
+    let setup = Setup {
+        etcd: connection.endpoints.join(", "),
+        mongo: connection.mongo_shown(),
+        keys: connection.keys,
+        read_only,
+        theme,
+        keymap: Keymap::default(),
+    };
+    let config = AppConfig { setup, themes, depth, in_tmux: var("TMUX").is_some() };
+    let backend = |messages| backend::start(operator, messages);
+    app::run(config, backend).await.map_err(|e| failed(&e))
 }
 
 fn read_config(path: &Path, named: bool) -> Result<String, Failure> {

@@ -30,6 +30,7 @@ use crate::operator::{Done, Operator, OperatorError, Who};
 
 /// What the program is asked to do; the console where nothing is given.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "a comment on a flattened field would become help text")]
 pub enum Command {
     /// List the jobs
     Jobs {
@@ -294,6 +295,11 @@ async fn replica(operator: &Operator) -> Result<Replica, Failure> {
     let snapshot = operator.etcd.snapshot().await?;
     replica.apply(operator.etcd.keys(), &snapshot, Utc::now());
     Ok(replica)
+}
+
+/// Tells the operator something on standard error.
+pub fn tell(message: &str) {
+    print::note(message);
 }
 
 /// Tells on standard error that a change has no trace, if it has none.

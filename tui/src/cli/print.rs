@@ -58,6 +58,40 @@ pub(super) fn note(message: &str) {
     writeln!(std::io::stderr().lock(), "carillon: {}", text::clean(message)).ok();
 }
 
+/// One line of output with its colours; everything else that is not text is made visible.
+///
+/// A colour is `ESC [`, digits and separators, `m` (ECMA-48, select graphic rendition).
+fn keep_colours(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let mut out = clean_but_tabs(parts.next().unwrap_or_default());
+    let mut coloured = false;
+    for part in parts {
+        let is_parameter = |c: char| c.is_ascii_digit() || c == ';' || c == ':';
+        let rest = part.strip_prefix('[').map(|p| p.trim_start_matches(is_parameter));
+        match rest.and_then(|rest| rest.strip_prefix('m')) {
+            Some(rest) => {
+                coloured = true;
+                out.push('\u{1b}');
+                out.push_str(part.strip_suffix(rest).unwrap_or_default());
+                out.push_str(&clean_but_tabs(rest));
+            }
+            None => {
+                out.push_str("^[");
+                out.push_str(&clean_but_tabs(part));
+            }
+        }
+    }
+    if coloured {
+        out.push_str("\u{1b}[0m");
+    }
+    out
+}
+
+fn clean_but_tabs(text: &str) -> String {
+    let cells: Vec<_> = text.split('\t').map(text::clean).collect();
+    cells.join("\t")
+}
+
 /// Where job output goes: unchanged into a file or a pipe, harmless onto a terminal.
 pub(super) struct OutputSink {
     terminal: bool,
@@ -77,11 +111,25 @@ impl OutputSink {
                     Some(body) => (body.strip_suffix('\r').unwrap_or(body), "\n"),
                     None => (line, ""),
                 };
-                write!(out, "{}{end}", text::clean_keeping_colours(body))?;
+                write!(out, "{}{end}", keep_colours(body))?;
             }
         } else {
             out.write_all(bytes)?;
         }
         Ok(out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_kept_and_nothing_else_is_obeyed() {
+        assert_eq!(keep_colours("a\tb"), "a\tb");
+        assert_eq!(keep_colours("\u{1b}[1;31mred\u{1b}[0m"), "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m");
+        let hostile = keep_colours("\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2J\u{202e}");
+        assert!(hostile.starts_with("^[[2J^[]0;x"), "{hostile:?}");
+        assert!(!hostile.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{hostile:?}");
     }
 }

@@ -1,0 +1,94 @@
+//! A store that goes away comes back, and nothing that was decided is lost.
+
+use carillon_core::records::Records;
+use carillon_core::run::Outcome;
+use system_tests::fleet::Fleet;
+use system_tests::stack::Stack;
+
+use crate::support::{eventually, put, record};
+
+const TICK: &str = r#"{"name":"tick","command":"echo tick","cronExpr":"* * * * * *"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_go_on_after_etcd_was_restarted() {
+    let mut stack = Stack::start().await.unwrap();
+    let fleet = Fleet::start(&stack, 2).await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
+    put(&stack, fleet.prefix(), "tick", TICK);
+    record(&records, "tick", |r| r.outcome == Outcome::Succeeded).await;
+
+    stack.stop_etcd().await.unwrap();
+    stack.start_etcd().await.unwrap();
+    let back = chrono::Utc::now();
+    record(&records, "tick", |r| r.outcome == Outcome::Succeeded && r.start_time > back).await;
+    // A job written after the restart arrives too: the watch is alive, not only the timetable.
+    put(&stack, fleet.prefix(), "later", &TICK.replace("tick", "later"));
+    record(&records, "later", |r| r.outcome == Outcome::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_after_compaction() {
+    let mut stack = Stack::start().await.unwrap();
+    let fleet = Fleet::start(&stack, 1).await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
+    put(&stack, fleet.prefix(), "tick", TICK);
+    record(&records, "tick", |r| r.outcome == Outcome::Succeeded).await;
+
+    // While the worker is frozen, what it would watch from is compacted away.
+    fleet.pause("w1").unwrap();
+    put(&stack, fleet.prefix(), "new", &TICK.replace("tick", "new"));
+    stack.etcdctl(&["del", &format!("{}/jobs/tick", fleet.prefix())]).unwrap();
+    let mut etcd = stack.etcd().await.unwrap();
+    let answer = etcd.get("any", None).await.unwrap();
+    etcd.compact(answer.header().unwrap().revision(), None).await.unwrap();
+    stack.stop_etcd().await.unwrap();
+    stack.start_etcd().await.unwrap();
+    fleet.resume("w1").unwrap();
+
+    record(&records, "new", |r| r.outcome == Outcome::Succeeded).await;
+    let cursor = format!("{}/cursor/tick", fleet.prefix());
+    let before = stack.etcdctl(&["get", &cursor]).unwrap();
+    let now = chrono::Utc::now();
+    record(&records, "new", |r| r.start_time > now + chrono::TimeDelta::seconds(2)).await;
+    assert_eq!(stack.etcdctl(&["get", &cursor]).unwrap(), before, "a deleted job goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_starts_and_fires_without_mongodb_and_records_it_later() {
+    let mut stack = Stack::start().await.unwrap();
+    stack.stop_mongo().await.unwrap();
+    let fleet = Fleet::start(&stack, 1).await.unwrap();
+    let file = stack.folder().join("ran");
+    let json = format!(
+        r#"{{"name":"offline","command":"echo x | tee -a {}","cronExpr":"* * * * * *"}}"#,
+        file.display()
+    );
+    put(&stack, fleet.prefix(), "offline", &json);
+    eventually("three runs", || async {
+        let ran = std::fs::read_to_string(&file).unwrap_or_default();
+        (ran.lines().count() >= 3).then_some(())
+    })
+    .await;
+
+    stack.start_mongo().await.unwrap();
+    let back = chrono::Utc::now();
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
+    let early = record(&records, "offline", |r| {
+        r.outcome == Outcome::Succeeded && r.start_time < back
+    })
+    .await;
+    assert_eq!(early.output, "x\n");
+    let chunks = eventually("its output", || async {
+        let chunks = records.output_from(early.id, 0, 10).await.ok()?;
+        (!chunks.is_empty()).then_some(chunks)
+    })
+    .await;
+    assert_eq!(chunks[0].data, b"x\n");
+    eventually("no decision left in etcd", || async {
+        let prefix = format!("{}/done/", fleet.prefix());
+        let left = stack.etcdctl(&["get", "--prefix", "--keys-only", &prefix]).ok()?;
+        // The newest may be on its way.
+        (left.split_whitespace().count() <= 1).then_some(())
+    })
+    .await;
+}
