@@ -128,7 +128,12 @@ async fn console(
         theme,
         keymap: Keymap::default(),
     };
-    let config = AppConfig { setup, themes, depth, in_tmux: var("TMUX").is_some() };
+    let config = AppConfig {
+        setup,
+        themes,
+        depth,
+        in_tmux: var("TMUX").is_some(),
+    };
     let backend = |messages| backend::start(operator, messages);
     app::run(config, backend).await.map_err(|e| failed(&e))
 }

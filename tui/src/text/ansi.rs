@@ -251,7 +251,9 @@ impl Reader {
 
     fn control_sequence(&mut self, sequence: &str, end: char, done: &mut impl FnMut(Row)) {
         match (sequence, end) {
-            (_, 'm') if !sequence.contains(|c: char| !c.is_ascii_digit() && c != ';' && c != ':') => {
+            (_, 'm')
+                if !sequence.contains(|c: char| !c.is_ascii_digit() && c != ';' && c != ':') =>
+            {
                 sgr(sequence, &mut self.paint);
             }
             ("" | "0" | "1" | "2", 'K') | ("?25" | "?2026", 'h' | 'l') => {}
@@ -380,7 +382,10 @@ fn tidy(text: &str, spans: &[Span]) -> (String, Vec<Span>, usize) {
 /// Follows "select graphic rendition": ECMA-48 8.3.117, with the colours of xterm and the colons
 /// of ISO 8613-6. Blinking and concealed text are not followed.
 fn sgr(sequence: &str, paint: &mut Paint) {
-    let number = |text: &str| text.parse::<u16>().unwrap_or(if text.is_empty() { 0 } else { 999 });
+    let number = |text: &str| {
+        text.parse::<u16>()
+            .unwrap_or(if text.is_empty() { 0 } else { 999 })
+    };
     let mut parts = sequence.split(';');
     while let Some(part) = parts.next() {
         let mut sub = part.split(':');
@@ -493,7 +498,10 @@ mod tests {
     #[test]
     fn lines_tabs_and_carriage_returns() {
         assert_eq!(texts(b"a\nb\r\n\nc"), ["a", "b", "", "c"]);
-        assert_eq!(texts(b"a\tb\n12345678\tc"), ["a       b", "12345678        c"]);
+        assert_eq!(
+            texts(b"a\tb\n12345678\tc"),
+            ["a       b", "12345678        c"]
+        );
         let bar = rows(b" 10%\r 20%\r100%\n");
         assert_eq!((&*bar[0].text, bar[0].overwritten), ("100%", true));
         assert_eq!(texts(b"done\r"), ["done"]);
@@ -501,7 +509,9 @@ mod tests {
 
     #[test]
     fn colours_are_kept() {
-        let row = &rows(b"ok \x1b[1;32mgreen\x1b[0m \x1b[38;5;208mo\x1b[38;2;1;2;3mt\x1b[38:2::4:5:6mc\x1b[m.")[0];
+        let row = &rows(
+            b"ok \x1b[1;32mgreen\x1b[0m \x1b[38;5;208mo\x1b[38;2;1;2;3mt\x1b[38:2::4:5:6mc\x1b[m.",
+        )[0];
         assert_eq!(&*row.text, "ok green otc.");
         let fg: Vec<_> = row.spans.iter().map(|s| (s.start, s.paint.fg)).collect();
         let expected = [
@@ -591,7 +601,10 @@ mod tests {
             reader.feed(&[*byte], &mut |row| out.push(row));
         }
         assert_eq!(&*out[0].text, text.trim_end());
-        assert_eq!(usize::from(out[0].cols), super::super::width(text.trim_end()));
+        assert_eq!(
+            usize::from(out[0].cols),
+            super::super::width(text.trim_end())
+        );
     }
 
     proptest! {
