@@ -214,6 +214,7 @@ impl Daemon {
             if self.stopping && self.running.is_empty() && self.settling.is_empty() {
                 return;
             }
+            let sleep = tokio::time::sleep(self.until_due(Utc::now()));
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
                 Some(Ok(settled)) = self.settling.join_next() => self.on_settled(settled),
@@ -232,7 +233,7 @@ impl Daemon {
                     drained = None;
                     self.abandon_all("the worker stopped and its drain time was over");
                 }
-                () = tokio::time::sleep(self.until_due(Utc::now())) => {}
+                () = sleep => {}
             }
             self.tick(Utc::now());
         }
@@ -426,6 +427,7 @@ impl Daemon {
         let run = live.run;
         let mut mine = Mine {
             orders,
+            fence: live.fence,
             kill_sent: false,
         };
         if let Some(kill) = self.schedule.replica.kill_of(&live) {
@@ -522,6 +524,7 @@ impl Daemon {
                     self.publish();
                     self.release_held();
                 }
+                Key::Settings => self.publish(),
                 Key::Misnamed(name, why) => warn!("a key in the place of a job: {name:?}: {why}"),
                 _ => {}
             }
@@ -659,11 +662,14 @@ impl Daemon {
             .copied();
         let running = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
         let draining = self.draining || self.stopping;
+        let standing_by = self.schedule.barred();
         self.registration.send_if_modified(|r| {
             r.running = running;
             r.lateness_p99_millis = p99;
             // Load is told with the next renewal; that it takes nothing new, at once.
-            std::mem::replace(&mut r.draining, draining) != draining
+            let news = r.draining != draining || r.standing_by != standing_by;
+            (r.draining, r.standing_by) = (draining, standing_by.clone());
+            news
         });
     }
 }
