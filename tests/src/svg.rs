@@ -133,13 +133,21 @@ fn draw_row(picture: &mut String, screen: &Screen, row: u16, columns: u16) {
     }
 }
 
+/// Writes a piece of text in its parts: across a gap, columns would only meet by chance.
 fn draw_text(picture: &mut String, start: u16, y: f64, style: Style, text: &str) {
-    let blanks = text.len() - text.trim_start_matches(' ').len();
-    let text = text.trim_matches(' ');
+    let mut from = 0;
+    for part in text.split("  ") {
+        let blanks = part.len() - part.trim_start_matches(' ').len();
+        let column = f64::from(start) + (from + blanks) as f64;
+        draw_part(picture, column, y, style, part.trim_matches(' '));
+        from += part.len() + "  ".len();
+    }
+}
+
+fn draw_part(picture: &mut String, column: f64, y: f64, style: Style, text: &str) {
     if text.is_empty() {
         return;
     }
-    let start = f64::from(start) + blanks as f64;
     let mut attributes = String::new();
     for (wanted, attribute) in [
         (style.bold, r#" font-weight="bold""#),
@@ -161,7 +169,7 @@ fn draw_text(picture: &mut String, start: u16, y: f64, style: Style, text: &str)
     let _ = writeln!(
         picture,
         r#"<text x="{:.1}" y="{:.1}" fill="{}" xml:space="preserve"{attributes}>{}</text>"#,
-        start * CELL_WIDTH + MARGIN,
+        column * CELL_WIDTH + MARGIN,
         y + BASELINE,
         hex(style.foreground),
         escape(text)
@@ -352,6 +360,16 @@ mod tests {
         let x = format!(r#"<text x="{:.1}""#, MARGIN + 2.0 * CELL_WIDTH);
         assert!(
             picture.contains(&x) && picture.contains(">x</text>"),
+            "{picture}"
+        );
+    }
+
+    #[test]
+    fn text_after_a_gap_stands_in_its_own_column() {
+        let picture = drawn("ab   c d");
+        let x = format!(r#"<text x="{:.1}""#, MARGIN + 5.0 * CELL_WIDTH);
+        assert!(
+            picture.contains(&x) && picture.contains(">c d</text>"),
             "{picture}"
         );
     }
