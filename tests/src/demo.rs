@@ -164,7 +164,7 @@ impl Demo {
         match finished.await {
             Ok(record) => record,
             Err(_) => Err(anyhow!(
-                "{count} runs have not succeeded after {limit:?}\n{}",
+                "fewer successful runs than {count} within {limit:?}\n{}",
                 crate::process::tail(&self.fleet.log("w1"))
             )),
         }

@@ -13,6 +13,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use carillon_core::keys::DEFAULT_PREFIX;
+use carillon_core::records::Records;
 use etcd_client::{Client as EtcdClient, ConnectOptions};
 use mongodb::Client as MongoClient;
 use mongodb::bson::{Document, doc};
@@ -155,6 +157,20 @@ impl Stack {
         }
         for server in self.servers() {
             server.answers().await?;
+        }
+        self.make_collections().await
+    }
+
+    /// SecantusDB 0.7 hangs for good when one client makes a collection's index while another's
+    /// insert makes the collection, as workers on a new database do. So it gets its collections
+    /// before there are any.
+    async fn make_collections(&self) -> Result<()> {
+        if self.mongo.kind == Kind::Secantus {
+            let records = Records::connect(&self.mongo_uri(), DEFAULT_PREFIX).await?;
+            records
+                .ensure_indexes()
+                .await
+                .context("cannot make the collections")?;
         }
         Ok(())
     }

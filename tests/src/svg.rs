@@ -64,7 +64,7 @@ fn draw_row(picture: &mut String, screen: &Screen, row: u16, columns: u16) {
     let y = f64::from(row) * CELL_HEIGHT + MARGIN;
     let mut backgrounds: Vec<(u16, u16, Rgb)> = Vec::new();
     let mut texts: Vec<(u16, u16, Style, String)> = Vec::new();
-    let mut shapes = String::new();
+    let mut shapes: Vec<(&str, Style, String)> = Vec::new();
     for column in 0..columns {
         let Some(cell) = screen.cell(row, column) else {
             continue;
@@ -89,13 +89,12 @@ fn draw_row(picture: &mut String, screen: &Screen, row: u16, columns: u16) {
         };
         let x = f64::from(column) * CELL_WIDTH + MARGIN;
         if let Some(shape) = shape(character, x, y) {
-            let opacity = if style.dim { r#" opacity="0.6""# } else { "" };
-            let _ = writeln!(
-                shapes,
-                r#"<path d="{}" {}{opacity}/>"#,
-                shape.path,
-                shape.paint.replace("COLOUR", &hex(style.foreground))
-            );
+            match shapes.last_mut() {
+                Some((paint, of, path)) if *paint == shape.paint && *of == style => {
+                    path.push_str(&shape.path);
+                }
+                _ => shapes.push((shape.paint, style, shape.path)),
+            }
             continue;
         }
         match texts.last_mut() {
@@ -124,19 +123,31 @@ fn draw_row(picture: &mut String, screen: &Screen, row: u16, columns: u16) {
             );
         }
     }
-    picture.push_str(&shapes);
+    for (paint, style, path) in shapes {
+        let paint = paint.replace("COLOUR", &hex(style.foreground));
+        let opacity = if style.dim { r#" opacity="0.6""# } else { "" };
+        let _ = writeln!(picture, r#"<path d="{path}" {paint}{opacity}/>"#);
+    }
     for (start, _, style, text) in texts {
         draw_text(picture, start, y, style, &text);
     }
 }
 
+/// Writes a piece of text in its parts: across a gap, columns would only meet by chance.
 fn draw_text(picture: &mut String, start: u16, y: f64, style: Style, text: &str) {
-    let blanks = text.len() - text.trim_start_matches(' ').len();
-    let text = text.trim_matches(' ');
+    let mut from = 0;
+    for part in text.split("  ") {
+        let blanks = part.len() - part.trim_start_matches(' ').len();
+        let column = f64::from(start) + (from + blanks) as f64;
+        draw_part(picture, column, y, style, part.trim_matches(' '));
+        from += part.len() + "  ".len();
+    }
+}
+
+fn draw_part(picture: &mut String, column: f64, y: f64, style: Style, text: &str) {
     if text.is_empty() {
         return;
     }
-    let start = f64::from(start) + blanks as f64;
     let mut attributes = String::new();
     for (wanted, attribute) in [
         (style.bold, r#" font-weight="bold""#),
@@ -158,7 +169,7 @@ fn draw_text(picture: &mut String, start: u16, y: f64, style: Style, text: &str)
     let _ = writeln!(
         picture,
         r#"<text x="{:.1}" y="{:.1}" fill="{}" xml:space="preserve"{attributes}>{}</text>"#,
-        start * CELL_WIDTH + MARGIN,
+        column * CELL_WIDTH + MARGIN,
         y + BASELINE,
         hex(style.foreground),
         escape(text)
@@ -240,14 +251,15 @@ fn shape(character: &str, x: f64, y: f64) -> Option<Shape> {
         '┛' => ("lu", HEAVY),
         _ => return None,
     };
+    let reach = |arm, edge, middle| if arms.contains(arm) { edge } else { middle };
     let mut path = String::new();
-    for arm in arms.chars() {
-        let _ = match arm {
-            'l' => write!(path, "M{middle_x:.1} {middle_y:.1}H{x:.1}"),
-            'r' => write!(path, "M{middle_x:.1} {middle_y:.1}H{right:.1}"),
-            'u' => write!(path, "M{middle_x:.1} {middle_y:.1}V{y:.1}"),
-            _ => write!(path, "M{middle_x:.1} {middle_y:.1}V{bottom:.1}"),
-        };
+    if arms.contains(['l', 'r']) {
+        let (from, to) = (reach('l', x, middle_x), reach('r', right, middle_x));
+        let _ = write!(path, "M{from:.1} {middle_y:.1}H{to:.1}");
+    }
+    if arms.contains(['u', 'd']) {
+        let (from, to) = (reach('u', y, middle_y), reach('d', bottom, middle_y));
+        let _ = write!(path, "M{middle_x:.1} {from:.1}V{to:.1}");
     }
     Some(Shape { path, paint })
 }
@@ -353,6 +365,16 @@ mod tests {
     }
 
     #[test]
+    fn text_after_a_gap_stands_in_its_own_column() {
+        let picture = drawn("ab   c d");
+        let x = format!(r#"<text x="{:.1}""#, MARGIN + 5.0 * CELL_WIDTH);
+        assert!(
+            picture.contains(&x) && picture.contains(">c d</text>"),
+            "{picture}"
+        );
+    }
+
+    #[test]
     fn inverse_swaps_the_colours() {
         let picture = drawn("\x1b[7m x\x1b[0m");
         assert!(
@@ -364,7 +386,8 @@ mod tests {
     #[test]
     fn lines_and_blocks_are_drawn() {
         let picture = drawn("╭─╮█▁▏");
-        assert_eq!(picture.matches("<path").count(), 6, "{picture}");
+        assert_eq!(picture.matches("<path").count(), 2, "{picture}");
+        assert_eq!(picture.matches('Q').count(), 2, "{picture}");
     }
 
     #[test]

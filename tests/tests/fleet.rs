@@ -51,7 +51,7 @@ async fn nothing_is_left_of_a_fleet_nor_of_its_runs() {
         .ids()
         .map(|id| fleet.worker(id).unwrap().pid())
         .collect();
-    let run = first_run(&stack, fleet.prefix()).await;
+    let run = first_run(&stack, fleet.prefix()).await.unwrap();
     let run = faults::with_environment("CARILLON_RUN", &run);
     assert!(!run.is_empty());
     pids.extend(run);
@@ -61,25 +61,25 @@ async fn nothing_is_left_of_a_fleet_nor_of_its_runs() {
     assert!(pids.iter().all(|&pid| !faults::is_running(pid)));
 }
 
-/// The id of the first run that the worker has recorded as started.
-async fn first_run(stack: &Stack, fleet: &str) -> String {
+/// The id of the first run that a worker has recorded as started.
+async fn first_run(stack: &Stack, fleet: &str) -> anyhow::Result<String> {
     let log = stack
         .mongo()
-        .await
-        .unwrap()
+        .await?
         .database("cron")
         .collection::<Document>("log");
-    let mut changes = log.watch().await.unwrap();
+    let mut changes = log.watch().await?;
     let wait = async {
         loop {
             let of_fleet = doc! { "fleet": fleet, "outcome": "running" };
-            if let Some(record) = log.find_one(of_fleet).await.unwrap() {
-                return record.get_str("_id").unwrap().to_owned();
+            if let Some(record) = log.find_one(of_fleet).await? {
+                return Ok(record.get_str("_id")?.to_owned());
             }
-            changes.next().await.unwrap().unwrap();
+            changes
+                .next()
+                .await
+                .ok_or_else(|| anyhow::anyhow!("the watch ended"))??;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait)
-        .await
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(20), wait).await?
 }

@@ -118,6 +118,7 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         registration,
         standing: stands,
         synced: false,
+        out_of_touch: false,
         draining: false,
         stopping: false,
         deciding: BTreeSet::new(),
@@ -162,6 +163,8 @@ fn first_registration(options: &Options) -> Registration {
 /// A run of this worker, as the daemon sees it.
 struct Mine {
     orders: mpsc::Sender<Order>,
+    /// The revision of its claim.
+    fence: i64,
     kill_sent: bool,
 }
 
@@ -178,6 +181,8 @@ struct Daemon {
     standing: watch::Receiver<Standing>,
     /// Whether the whole list has been read.
     synced: bool,
+    /// Whether the watch is broken, and the log was told.
+    out_of_touch: bool,
     /// Asked through etcd to take nothing new.
     draining: bool,
     /// Asked by a signal to end.
@@ -209,11 +214,7 @@ impl Daemon {
             if self.stopping && self.running.is_empty() && self.settling.is_empty() {
                 return;
             }
-            let now = Utc::now();
-            let sleep = match self.schedule.due.peek() {
-                Some(at) => (at - now).clamp(TimeDelta::zero(), LONGEST_SLEEP),
-                None => LONGEST_SLEEP,
-            };
+            let sleep = tokio::time::sleep(self.until_due(Utc::now()));
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
                 Some(Ok(settled)) = self.settling.join_next() => self.on_settled(settled),
@@ -232,18 +233,30 @@ impl Daemon {
                     drained = None;
                     self.abandon_all("the worker stopped and its drain time was over");
                 }
-                () = tokio::time::sleep(sleep.to_std().unwrap_or_default()) => {}
+                () = sleep => {}
             }
             self.tick(Utc::now());
         }
     }
 
+    /// Whether anything may be decided now.
+    fn may_decide(&self) -> bool {
+        self.synced && self.settling.len() < CLAIMS && self.standing.borrow().may_act()
+    }
+
+    /// How long to sleep if nothing happens before.
+    fn until_due(&self, now: DateTime<Utc>) -> Duration {
+        let until = match self.schedule.due.peek() {
+            // What may not be decided yet is not waited for: an event will tell.
+            Some(at) if self.may_decide() => (at - now).clamp(TimeDelta::zero(), LONGEST_SLEEP),
+            _ => LONGEST_SLEEP,
+        };
+        until.to_std().unwrap_or_default()
+    }
+
     /// Acts on everything that is due.
     fn tick(&mut self, now: DateTime<Utc>) {
-        if !self.synced || !self.standing.borrow().may_act() {
-            return;
-        }
-        while self.settling.len() < CLAIMS {
+        while self.may_decide() {
             let Some((_, due)) = self.schedule.due.pop_due(now) else {
                 return;
             };
@@ -414,6 +427,7 @@ impl Daemon {
         let run = live.run;
         let mut mine = Mine {
             orders,
+            fence: live.fence,
             kill_sent: false,
         };
         if let Some(kill) = self.schedule.replica.kill_of(&live) {
@@ -475,8 +489,13 @@ impl Daemon {
 
     fn hear(&mut self, fed: &Feed) {
         if let Feed::Lost { reason } = fed {
-            warn!("out of touch with etcd: {reason}");
+            if !std::mem::replace(&mut self.out_of_touch, true) {
+                warn!("out of touch with etcd, trying again: {reason}");
+            }
             return;
+        }
+        if std::mem::take(&mut self.out_of_touch) {
+            info!("in touch with etcd again");
         }
         let now = Utc::now();
         let touched = self.schedule.take(fed, now);
@@ -505,6 +524,7 @@ impl Daemon {
                     self.publish();
                     self.release_held();
                 }
+                Key::Settings => self.publish(),
                 Key::Misnamed(name, why) => warn!("a key in the place of a job: {name:?}: {why}"),
                 _ => {}
             }
@@ -551,6 +571,8 @@ impl Daemon {
     fn notice_settled(&mut self, job: &JobName, run: RunId) {
         if self.schedule.live(job, run).is_none()
             && let Some(mine) = self.runs.get(&run)
+            // A list that was read before the claim does not know the run yet.
+            && self.schedule.replica.revision >= mine.fence
         {
             let reason = "the fleet took its worker for dead and settled it".to_owned();
             // The ordinary end of a run comes here too: nobody listens to the order then.
@@ -640,11 +662,14 @@ impl Daemon {
             .copied();
         let running = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
         let draining = self.draining || self.stopping;
+        let standing_by = self.schedule.barred();
         self.registration.send_if_modified(|r| {
             r.running = running;
             r.lateness_p99_millis = p99;
             // Load is told with the next renewal; that it takes nothing new, at once.
-            std::mem::replace(&mut r.draining, draining) != draining
+            let news = r.draining != draining || r.standing_by != standing_by;
+            (r.draining, r.standing_by) = (draining, standing_by.clone());
+            news
         });
     }
 }

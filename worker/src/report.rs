@@ -141,13 +141,15 @@ impl Reporter {
         let mut give_up = None;
         loop {
             let may_write = Instant::now() >= not_before;
-            while may_write && writes.len() < WRITES {
+            // The first write makes the indexes, and nothing is written beside that.
+            let limit = if indexed { WRITES } else { 1 };
+            while may_write && writes.len() < limit {
                 let Some(report) = queue.next() else { break };
                 let (records, claims) = (self.records.clone(), self.claims.clone());
-                let index = !std::mem::replace(&mut indexed, true);
+                let index = !indexed;
                 writes.spawn(async move {
                     let answer = write(&records, &claims, &report, index).await;
-                    (report, answer, index)
+                    (report, answer)
                 });
             }
             if give_up.is_some() && queue.is_empty() {
@@ -158,10 +160,11 @@ impl Reporter {
                     Some(report) => queue.add(report),
                     None => give_up = Some(Instant::now() + self.patience),
                 },
-                Some(Ok((report, answer, index))) = writes.join_next() => {
+                Some(Ok((report, answer))) = writes.join_next() => {
                     queue.busy.remove(&report.run());
                     match answer {
                         Ok(()) => {
+                            indexed = true;
                             queue.bytes = queue.bytes.saturating_sub(report.size());
                             if std::mem::take(&mut away) {
                                 info!("MongoDB answers again");
@@ -173,7 +176,6 @@ impl Reporter {
                             pause = Duration::from_millis(100);
                         }
                         Err(RecordsError::Unreachable { uri, detail }) => {
-                            indexed &= !index;
                             if !std::mem::replace(&mut away, true) {
                                 warn!("MongoDB {uri}: {detail}; records wait in etcd, output in memory up to {} MiB", OUTPUT_BOUND >> 20);
                             }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use carillon_core::claims::{Grounds, Overlap, overlap_of};
 use carillon_core::decide::{Move, Situation, Step, next_step};
+use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::{Checked, JobEntry};
 use carillon_core::keys::{Key, Keys};
@@ -136,6 +137,9 @@ impl Schedule {
                 for job in self.replica.jobs.keys() {
                     self.due.insert(Due::Slot(job.clone()), now);
                 }
+                for (job, id) in self.replica.triggers.keys() {
+                    self.due.insert(Due::Trigger(job.clone(), *id), now);
+                }
             }
             Key::KillJob(_)
             | Key::KillRun(..)
@@ -186,6 +190,18 @@ impl Schedule {
         self.replica.done.get(&(job.clone(), id))
     }
 
+    /// Why nothing at all may be claimed, by the fleet's settings. A change of them brings every
+    /// job up again.
+    pub fn barred(&self) -> Option<String> {
+        let (settings, _) = self.replica.settings();
+        if settings.frozen {
+            return Some("the fleet is frozen".to_owned());
+        }
+        let (theirs, ours) = (settings.rules_version?, rules_version());
+        (theirs != ours)
+            .then(|| format!("it computes by the rules {ours}, and the fleet by {theirs}"))
+    }
+
     fn grounds(&self, job: &JobName, job_revision: i64, lease: i64) -> Grounds {
         Grounds {
             job: job.clone(),
@@ -212,8 +228,7 @@ impl Schedule {
         let Some(entry) = self.replica.jobs.get(job).cloned() else {
             return Ok(None);
         };
-        let (settings, _) = self.replica.settings();
-        if settings.frozen {
+        if self.barred().is_some() {
             return Ok(None);
         }
         let checked = entry.state.as_ref().map_err(ToString::to_string)?;
@@ -263,7 +278,7 @@ impl Schedule {
         self.due.remove(&due);
         let trigger = self.replica.triggers.get(&(job.clone(), id))?.clone();
         let request = &trigger.value;
-        if self.replica.settings().0.frozen {
+        if self.barred().is_some() {
             return None;
         }
         if request.not_before > now {

@@ -2,8 +2,16 @@
 //!
 //! One program, so that it is linked once and its tests share the servers that none of them stops.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a scenario that meets something unexpected has failed"
+)]
+
 mod bad_input;
 mod commands;
+mod console;
 mod firing;
 mod killing;
 mod outages;

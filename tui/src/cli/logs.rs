@@ -23,7 +23,9 @@ pub(super) async fn logs(operator: &Operator, what: &str, follow: bool) -> Resul
     let mut next = 0;
     loop {
         let chunks = operator.records.output_from(id, next, BATCH).await?;
-        let Some(last) = chunks.last() else { return Ok(()) };
+        let Some(last) = chunks.last() else {
+            return Ok(());
+        };
         next = last.seq + 1;
         for chunk in &chunks {
             sink.write(&chunk.data)?;
@@ -39,8 +41,16 @@ async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
         return Ok(id);
     }
     let job = JobName::new(what).map_err(|e| Failure::Failed(format!("{what:?}: {e}")))?;
-    let filter = HistoryFilter { job: Some(job), ..HistoryFilter::default() };
-    let newest = operator.records.history(&filter, None, 1).await?.records.pop();
+    let filter = HistoryFilter {
+        job: Some(job),
+        ..HistoryFilter::default()
+    };
+    let newest = operator
+        .records
+        .history(&filter, None, 1)
+        .await?
+        .records
+        .pop();
     newest
         .map(|record| record.id)
         .ok_or_else(|| Failure::Failed(format!("{what} is neither a run nor a job that has run")))

@@ -14,9 +14,8 @@ pub(super) fn next(
     n: u32,
     format: Format,
 ) -> Result<(), Failure> {
-    let schedule = Schedule::parse(expression).map_err(|e| {
-        Failure::Failed(format!("{e}\n{}", e.caret(expression)))
-    })?;
+    let schedule = Schedule::parse(expression)
+        .map_err(|e| Failure::Failed(format!("{e}\n{}", e.caret(expression))))?;
     let zone = parse_zone(zone).map_err(Failure::Failed)?;
     let from = from.map_or_else(Utc::now, |at| at.to_utc());
     let firings: Vec<String> = schedule
