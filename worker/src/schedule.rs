@@ -106,7 +106,10 @@ impl Schedule {
             Key::Running(job, run) => {
                 let due = Due::Lost(job.clone(), *run);
                 match self.settlement_of(job, *run, now) {
-                    Some(at) => self.due.insert(due, at),
+                    // Its worker's name may be registered anew and refreshed every few seconds:
+                    // that must not put the settlement off.
+                    Some(at) if self.due.get(&due).is_none() => self.due.insert(due, at),
+                    Some(_) => {}
                     None => drop(self.due.remove(&due)),
                 }
                 let waiting: Vec<_> = self.triggers_of(job).collect();

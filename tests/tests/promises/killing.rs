@@ -93,13 +93,14 @@ async fn a_drained_worker_finishes_its_runs_and_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_run_of_a_dead_worker_is_recorded_as_lost() {
-    let mut scene = Scene::shared(2).await;
+async fn the_run_of_a_dead_worker_is_recorded_as_lost_even_if_the_worker_comes_back() {
+    let mut scene = Scene::shared(1).await;
     let json = r#"{"name":"orphan","command":"sleep 60","cronExpr":"0 0 1 1 *","killGraceSecs":0}"#;
     scene.put("orphan", json);
     scene.carillon_ok(&["run", "orphan"]);
     let live = scene.started("orphan").await;
     scene.fleet.kill9(&live.worker).unwrap();
+    scene.fleet.add(&live.worker).await.unwrap();
     let record = scene.finished("orphan").await;
     assert_eq!((record.id, record.outcome), (live.id, Outcome::Lost));
     assert!(record.err.contains(&live.worker), "{}", record.err);
