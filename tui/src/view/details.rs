@@ -117,6 +117,7 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
         field("description", job.description.clone());
     }
     field("schedule", job.cron_expr.clone());
+    field("", checked.schedule.describe());
     field(
         "zone",
         match (&zone, checked.zone) {
@@ -149,9 +150,11 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
     for firing in firings {
         let relative = format!("in {}", text::ago(firing - model.now));
         let absolute = clock(firing, model.now, zone);
+        let note = checked.schedule.dst_note(zone, firing).unwrap_or_default();
         lines.push(Line::from(vec![
             Span::styled(format!("  {relative:<13} "), theme.get(Role::Text)),
-            Span::styled(absolute, theme.get(Role::Dim)),
+            Span::styled(format!("{absolute}  "), theme.get(Role::Dim)),
+            Span::styled(note, theme.get(Role::Warn)),
         ]));
     }
 }

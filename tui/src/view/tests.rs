@@ -154,6 +154,7 @@ fn details_help_palette_and_questions_fit_every_size() {
         let screen = render(&mut model);
         has(row(&screen, "settle"), &["running", "revision 10"]);
         row(&screen, "0 * * * *");
+        row(&screen, "very hour");
         press(&mut model, "x");
         let screen = render(&mut model);
         row(&screen, "settle on w1, pid 4711");
