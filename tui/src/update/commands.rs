@@ -6,7 +6,7 @@ use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
 use carillon_core::run::LiveRun;
 
-use super::keys::{apply_filter, open_log};
+use super::keys::{apply_filter, fleet_zone, open_log};
 use crate::command::Command;
 use crate::effect::{Effect, Expected, HistoryFilter, SaveJob, SaveKind, Ticket};
 use crate::model::editor::Editor;
@@ -311,7 +311,7 @@ fn details(model: &mut Model, job: JobName) -> Vec<Effect> {
 
 fn edit(model: &mut Model, editor: Editor) -> Vec<Effect> {
     let ticket = Ticket(model.number());
-    let editor = Box::new(editor);
+    let editor = Box::new(editor.in_zone(fleet_zone(model)));
     open(model, Layer::Editor { ticket, editor })
 }
 

@@ -134,11 +134,15 @@ pub fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
 }
 
 fn editor_context(model: &Model) -> Ctx {
-    let zone = model.replica.settings().0.zone().unwrap_or(Tz::UTC);
     Ctx {
         now: model.now,
-        zone,
+        zone: fleet_zone(model),
     }
+}
+
+/// The zone of jobs without their own.
+pub(super) fn fleet_zone(model: &Model) -> Tz {
+    model.replica.settings().0.zone().unwrap_or(Tz::UTC)
 }
 
 fn in_view(model: &mut Model, chord: Chord) -> Vec<Effect> {
