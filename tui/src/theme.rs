@@ -289,6 +289,15 @@ impl Theme {
         self.depth
     }
 
+    /// Whether its paper is light; `None` where the terminal's own background stays.
+    pub fn is_light(&self) -> Option<bool> {
+        match self.get(Role::Text).bg? {
+            Color::Rgb(r, g, b) => Some(color::is_light((r, g, b))),
+            Color::Indexed(n) => Some(color::is_light(color::rgb_of(n))),
+            _ => None,
+        }
+    }
+
     /// A colour that is not the theme's own, such as one in a job's output, as near as the
     /// terminal can show it.
     pub fn adapt(&self, style: Style) -> Style {

@@ -43,7 +43,8 @@ impl Paint {
     };
 
     /// As the terminal can show it. Ink that is the colour of its ground is drawn without the
-    /// ground: output has no right to be invisible.
+    /// ground, and ink that would be lost on the theme's paper is dim: output has no right to be
+    /// invisible.
     pub fn style(self, theme: &Theme) -> Style {
         if self.control {
             return theme.get(Role::Control);
@@ -51,6 +52,15 @@ impl Paint {
         let mut style = Style::new().add_modifier(self.add);
         style.fg = self.fg;
         style.bg = self.bg.filter(|bg| Some(*bg) != self.fg);
+        let on_paper = style.bg.is_none() && !self.add.contains(Modifier::REVERSED);
+        let lost = match theme.is_light() {
+            Some(true) => matches!(self.fg, Some(Color::White | Color::Gray)),
+            Some(false) => self.fg == Some(Color::Black),
+            None => false,
+        };
+        if on_paper && lost {
+            style.fg = theme.get(Role::Dim).fg;
+        }
         theme.adapt(style)
     }
 }
@@ -523,6 +533,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::theme::Depth;
 
     fn rows(data: &[u8]) -> Vec<Row> {
         let mut out = Vec::new();
@@ -586,6 +597,16 @@ mod tests {
         let style = row.spans[0].paint.style(&Theme::default());
         assert_eq!((style.fg, style.bg), (Some(Color::Red), None));
         assert_eq!(row.spans.last().unwrap().paint, Paint::default());
+        let theme = |name| Theme::load(name, None, Depth::TrueColor).unwrap();
+        let (dark, light) = (theme("carillon-dark"), theme("carillon-light"));
+        let fg = |code: &str, theme: &Theme| {
+            let row = &rows(format!("\x1b[{code}mx").as_bytes())[0];
+            row.spans[0].paint.style(theme).fg
+        };
+        assert_eq!(fg("30", &dark), dark.get(Role::Dim).fg);
+        assert_eq!(fg("30", &light), Some(Color::Black));
+        assert_eq!(fg("97", &light), light.get(Role::Dim).fg);
+        assert_eq!(fg("30;47", &dark), Some(Color::Black));
     }
 
     #[test]

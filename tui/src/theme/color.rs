@@ -111,6 +111,12 @@ pub(super) fn rgb_of(index: u8) -> Rgb {
     (level(index / 36), level(index / 6), level(index))
 }
 
+/// Whether dark text is to be read on this.
+pub(super) fn is_light((r, g, b): Rgb) -> bool {
+    // Rec. 601 luma, in thousandths.
+    299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) > 127_500
+}
+
 /// Distance with the weights of the eye, which tells greens apart better than blues.
 fn distance(a: Rgb, b: Rgb) -> u32 {
     let part = |x: u8, y: u8, weight: u32| {
