@@ -14,6 +14,7 @@ const ENTER: &str = "\r";
 const TAB: &str = "\t";
 const ESCAPE: &str = "\x1b";
 const CTRL_S: &str = "\x13";
+const END: &str = "\x1b[F";
 
 fn open(scene: &Scene) -> Console {
     Console::open(&scene.stack, scene.fleet.prefix(), Size::new(80, 24)).unwrap()
@@ -38,7 +39,7 @@ async fn a_job_is_written_changed_paused_and_deleted_by_keys() {
     console.wait_for_text("no jobs yet", PATIENCE).unwrap();
 
     console.send("n").unwrap();
-    console.wait_for_text("schedule", PATIENCE).unwrap();
+    console.wait_for_text("Schedule", PATIENCE).unwrap();
     console.send("greet").unwrap();
     console.send(TAB).unwrap();
     console.send("0 24 * * *").unwrap();
@@ -65,6 +66,7 @@ async fn a_job_is_written_changed_paused_and_deleted_by_keys() {
     console.wait_for_text("good morning", PATIENCE).unwrap();
     console.send(TAB).unwrap();
     console.send(TAB).unwrap();
+    console.send(END).unwrap();
     console.send(" to you").unwrap();
     console.send(CTRL_S).unwrap();
     eventually("the change in etcd", || async {
