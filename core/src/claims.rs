@@ -4,7 +4,9 @@
 //! a lost answer cannot do anything twice. What they decide is computed in [`crate::decide`].
 
 use chrono::{DateTime, Utc};
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{
+    Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 use serde::Serialize;
 
 use crate::decide::{Cursor, Gap};
@@ -119,26 +121,35 @@ impl Claims {
         compares
     }
 
-    fn overlap(&self, job: &JobName, overlap: &Overlap) -> (Option<Compare>, Vec<TxnOp>) {
+    fn overlap(
+        &self,
+        job: &JobName,
+        overlap: &Overlap,
+        now: DateTime<Utc>,
+    ) -> (Vec<Compare>, Vec<TxnOp>) {
         let created_before = |revision| {
             Compare::create_revision(self.keys().running_of(job), CompareOp::Less, revision)
                 .with_prefix()
         };
         match overlap {
-            Overlap::Allow => (None, Vec::new()),
+            Overlap::Allow => (Vec::new(), Vec::new()),
             // No key at all reads as created at revision 0.
-            Overlap::Forbid => (Some(created_before(1)), Vec::new()),
+            Overlap::Forbid => (vec![created_before(1)], Vec::new()),
             Overlap::Replace { applied, victims } => {
                 let kill = KillRequest {
                     grace_secs: None,
                     by: "the next run (concurrency replace)".to_owned(),
-                    at: Utc::now(),
+                    at: now,
                 };
-                let kills = victims
-                    .iter()
-                    .map(|run| put(self.keys().kill_run(job, *run), &kill))
-                    .collect();
-                (Some(created_before(applied + 1)), kills)
+                // A victim that has ended meanwhile must not leave a kill key behind.
+                let live = |run: &RunId| {
+                    let key = self.keys().running(job, *run);
+                    Compare::create_revision(key, CompareOp::Greater, 0)
+                };
+                let compares = victims.iter().map(live).chain([created_before(applied + 1)]);
+                let kills =
+                    victims.iter().map(|run| put(self.keys().kill_run(job, *run), &kill)).collect();
+                (compares.collect(), kills)
             }
         }
     }
@@ -164,9 +175,7 @@ impl Claims {
         }
         let txn = Txn::new().when(compares).and_then(then).or_else(reads);
         let answer = self.etcd.txn_once(txn).await?;
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.succeeded() {
             return Ok(Answer::Done(revision));
         }
@@ -187,21 +196,19 @@ impl Claims {
                 _ => {}
             }
         }
-        Ok(Answer::Refused(
-            if trigger.is_some_and(|(_, rev)| rev != found.4) {
-                Refusal::TriggerGone
-            } else if trigger.is_none() && found.3 != g.cursor_revision {
-                Refusal::CursorMoved
-            } else if found.0 != g.job_revision {
-                Refusal::JobChanged
-            } else if found.2 != g.lease {
-                Refusal::NotRegistered
-            } else if found.1 != g.settings_revision {
-                Refusal::SettingsChanged
-            } else {
-                Refusal::RunsChanged
-            },
-        ))
+        Ok(Answer::Refused(if trigger.is_some_and(|(_, rev)| rev != found.4) {
+            Refusal::TriggerGone
+        } else if trigger.is_none() && found.3 != g.cursor_revision {
+            Refusal::CursorMoved
+        } else if found.0 != g.job_revision {
+            Refusal::JobChanged
+        } else if found.2 != g.lease {
+            Refusal::NotRegistered
+        } else if found.1 != g.settings_revision {
+            Refusal::SettingsChanged
+        } else {
+            Refusal::RunsChanged
+        }))
     }
 
     /// Claims a slot: moves the cursor over it and makes the run's key.
@@ -216,9 +223,9 @@ impl Claims {
         running: &Running,
         overlap: &Overlap,
     ) -> Result<Answer, EtcdError> {
-        let (compare, kills) = self.overlap(&g.job, overlap);
+        let (more, kills) = self.overlap(&g.job, overlap, running.since);
         let mut compares = self.grounds(g, true);
-        compares.extend(compare);
+        compares.extend(more);
         let mut then = vec![
             put(self.keys().cursor(&g.job), cursor),
             put(self.keys().running(&g.job, run), running),
@@ -239,11 +246,11 @@ impl Claims {
         running: &Running,
         overlap: &Overlap,
     ) -> Result<Answer, EtcdError> {
-        let (compare, kills) = self.overlap(&g.job, overlap);
+        let (more, kills) = self.overlap(&g.job, overlap, running.since);
         let key = self.keys().trigger(&g.job, trigger.0);
         let mut compares = self.grounds(g, false);
         compares.push(same_mod(key.clone(), trigger.1));
-        compares.extend(compare);
+        compares.extend(more);
         let mut then = vec![delete(key), put(self.keys().running(&g.job, run), running)];
         then.extend(kills);
         self.step(g, compares, then, Some(trigger)).await
@@ -290,15 +297,7 @@ impl Claims {
     }
 
     async fn plain(&self, txn: Txn, refusal: Refusal) -> Result<Answer, EtcdError> {
-        let answer = self.etcd.txn(txn).await?;
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
-        Ok(if answer.succeeded() {
-            Answer::Done(revision)
-        } else {
-            Answer::Refused(refusal)
-        })
+        Ok(answered(&self.etcd.txn(txn).await?, refusal))
     }
 
     fn is_the_run(&self, job: &JobName, run: RunId, fence: i64) -> Compare {
@@ -316,8 +315,8 @@ impl Claims {
         self.plain(txn, Refusal::NotTheRun).await
     }
 
-    /// Ends a run: its key becomes its `done/` record. Refused, it is final only when the watch
-    /// shows the key gone: the answer to an earlier try may have been lost.
+    /// Ends a run: its key becomes its `done/` record. Sent once: after an ambiguous error a refusal
+    /// may mean that the earlier try was carried out.
     ///
     /// # Errors
     /// When etcd does not answer or refuses.
@@ -358,7 +357,9 @@ impl Claims {
             delete(keys.kill_run(&live.job, live.run)),
             put(keys.done(&live.job, live.run), record),
         ]);
-        self.plain(txn, Refusal::NotTheRun).await
+        // The caller asks again and must know that it did.
+        let answer = self.etcd.txn_once(txn).await?;
+        Ok(answered(&answer, Refusal::NotTheRun))
     }
 
     /// Deletes a decision that MongoDB has acknowledged.
@@ -371,9 +372,8 @@ impl Claims {
         done: &Versioned<RunRecord>,
     ) -> Result<Answer, EtcdError> {
         let key = self.keys().done(job, done.value.id);
-        let txn = Txn::new()
-            .when([same_mod(key.clone(), done.mod_revision)])
-            .and_then([delete(key)]);
+        let txn =
+            Txn::new().when([same_mod(key.clone(), done.mod_revision)]).and_then([delete(key)]);
         self.plain(txn, Refusal::NotTheRun).await
     }
 
@@ -390,10 +390,10 @@ impl Claims {
     ) -> Result<Answer, EtcdError> {
         let exists =
             Compare::create_revision(self.keys().job(job), CompareOp::Equal, request.job_created);
-        let txn = Txn::new()
-            .when([exists])
-            .and_then([put(self.keys().trigger(job, id), request)]);
-        self.plain(txn, Refusal::JobChanged).await
+        let txn = Txn::new().when([exists]).and_then([put(self.keys().trigger(job, id), request)]);
+        // Not again after a lost answer: by then a worker may have taken the trigger.
+        let answer = self.etcd.txn_once(txn).await?;
+        Ok(answered(&answer, Refusal::JobChanged))
     }
 
     /// Asks for the end of one run, if it is live.
@@ -408,9 +408,7 @@ impl Claims {
     ) -> Result<Answer, EtcdError> {
         let key = self.keys().running(job, run);
         let live = Compare::create_revision(key, CompareOp::Greater, 0);
-        let txn = Txn::new()
-            .when([live])
-            .and_then([put(self.keys().kill_run(job, run), request)]);
+        let txn = Txn::new().when([live]).and_then([put(self.keys().kill_run(job, run), request)]);
         self.plain(txn, Refusal::NotTheRun).await
     }
 
@@ -420,11 +418,7 @@ impl Claims {
     /// When etcd does not answer or refuses.
     pub async fn request_drain(&self, worker: &WorkerId, on: bool) -> Result<(), EtcdError> {
         let key = self.keys().drain(worker);
-        let op = if on {
-            TxnOp::put(key, "", None)
-        } else {
-            delete(key)
-        };
+        let op = if on { TxnOp::put(key, "", None) } else { delete(key) };
         self.etcd.txn(Txn::new().and_then([op])).await.map(drop)
     }
 
@@ -440,26 +434,17 @@ impl Claims {
     ) -> Result<Answer, EtcdError> {
         let key = self.keys().worker(worker);
         let value = serde_json::to_vec(registration).unwrap_or_default();
-        let store = TxnOp::put(
-            key.clone(),
-            value,
-            Some(PutOptions::new().with_lease(lease)),
-        );
+        let store = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(lease)));
         let free = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
         let mine = Compare::lease(key, CompareOp::Equal, lease);
         let again = Txn::new().when([mine]).and_then([store.clone()]);
-        let txn = Txn::new()
-            .when([free])
-            .and_then([store])
-            .or_else([TxnOp::txn(again)]);
+        let txn = Txn::new().when([free]).and_then([store]).or_else([TxnOp::txn(again)]);
         let answer = self.etcd.txn(txn).await?;
         let renewed = answer
             .op_responses()
             .iter()
             .any(|r| matches!(r, TxnOpResponse::Txn(inner) if inner.succeeded()));
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok(if answer.succeeded() || renewed {
             Answer::Done(revision)
         } else {
@@ -468,15 +453,17 @@ impl Claims {
     }
 }
 
+fn answered(answer: &TxnResponse, refusal: Refusal) -> Answer {
+    let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+    if answer.succeeded() { Answer::Done(revision) } else { Answer::Refused(refusal) }
+}
+
 /// The overlap rule of a claim, from the job's policy and what is live.
 pub fn overlap_of(job: &Checked, applied: i64, live: impl Iterator<Item = RunId>) -> Overlap {
     match job.job.concurrency {
         Concurrency::Forbid => Overlap::Forbid,
         Concurrency::Allow => Overlap::Allow,
-        Concurrency::Replace => Overlap::Replace {
-            applied,
-            victims: live.collect(),
-        },
+        Concurrency::Replace => Overlap::Replace { applied, victims: live.collect() },
     }
 }
 
@@ -488,16 +475,15 @@ pub fn gap_record(
     worker: &WorkerId,
     now: DateTime<Utc>,
 ) -> RunRecord {
-    let mut record = RunRecord::new(RunId::new(now), &entry.name, outcome, now);
-    record.end_time = Some(now);
+    let id = RunId::new(now);
+    let mut record = RunRecord::of_none(id, &entry.name, outcome, worker, now, &gap.reason);
     record.command = entry.job().map(|j| j.command.clone()).unwrap_or_default();
     record.scheduled_time = Some(gap.from.instant());
-    record.worker = worker.to_string();
     record.job_revision = entry.mod_revision;
-    record.err.clone_from(&gap.reason);
-    record.reason = Some(gap.reason.clone());
-    record.from_slot = Some(gap.from.instant());
-    record.to_slot = Some(gap.to.instant());
-    record.count = i64::try_from(gap.count).ok();
+    if gap.count > 1 {
+        record.from_slot = Some(gap.from.instant());
+        record.to_slot = Some(gap.to.instant());
+        record.count = i64::try_from(gap.count).ok();
+    }
     record
 }

@@ -15,6 +15,10 @@ use crate::schedule::Schedule;
 /// How many slots one gap record may settle; a longer gap takes several.
 pub const GAP_LIMIT: usize = 100_000;
 
+/// How old an `updatedAt` may be to be believed where there is no cursor to compare it with: a job
+/// restored from a file carries the instant of its old life.
+const RECENT: TimeDelta = TimeDelta::seconds(60);
+
 /// The value of `cursor/<job>`: up to which instant the job's slots are decided, and for which
 /// revision and schedule of the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,10 @@ pub struct Cursor {
     pub enabled: bool,
     /// Everything up to and including this instant is decided.
     pub through: DateTime<Utc>,
+    /// The job's `updatedAt` at that revision: a later revision with the same one was written by a
+    /// tool that copied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<DateTime<Utc>>,
 }
 
 /// One or more slots that are settled by one record.
@@ -146,24 +154,15 @@ pub fn next_step(s: &Situation<'_>) -> Step {
 fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTime<Utc>) -> Step {
     let slot = Slot::at(due);
     let deadline = TimeDelta::seconds(checked.job.start_deadline_secs.into());
-    let moved_to = |through| Cursor {
-        through,
-        ..cursor.clone()
-    };
+    let moved_to = |through| Cursor { through, ..cursor.clone() };
     if s.now < due + deadline {
         return match s.live {
             Some(because) if checked.job.concurrency == Concurrency::Forbid => {
-                Step::Move(Move::Skip {
-                    slot,
-                    cursor: moved_to(due),
-                    because,
-                })
+                Step::Move(Move::Skip { slot, cursor: moved_to(due), because })
             }
-            _ => Step::Move(Move::Run {
-                slot,
-                cursor: moved_to(due),
-                spawn_before: due + deadline,
-            }),
+            _ => {
+                Step::Move(Move::Run { slot, cursor: moved_to(due), spawn_before: due + deadline })
+            }
         };
     }
     // Another worker's clock may be behind: it could still run the slot in time.
@@ -172,10 +171,8 @@ fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTi
         return Step::Wait(Some(settled_at));
     }
     let until = s.now - deadline - s.max_skew;
-    let reason = format!(
-        "no worker started it within {} s of its time",
-        checked.job.start_deadline_secs
-    );
+    let reason =
+        format!("no worker started it within {} s of its time", checked.job.start_deadline_secs);
     match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
         Some(gap) => {
             let cursor = moved_to(gap.to.instant());
@@ -196,12 +193,7 @@ fn gap(
     let from = schedule.next_after(zone, after)?;
     let (count, last) = schedule.slots_between(zone, after, until, GAP_LIMIT);
     let to = last?;
-    Some(Gap {
-        from: Slot::at(from),
-        to: Slot::at(to),
-        count,
-        reason,
-    })
+    Some(Gap { from: Slot::at(from), to: Slot::at(to), count, reason })
 }
 
 /// Makes the cursor follow the job.
@@ -215,6 +207,7 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         zone: s.zone.name().to_owned(),
         enabled: checked.job.enabled,
         through,
+        updated_at: checked.job.updated_at,
     };
     let Some(old) = old else {
         return Step::Move(Move::Rebase {
@@ -228,44 +221,21 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         && old.zone == s.zone.name()
         && old.enabled == checked.job.enabled;
     if same_schedule && !recreated {
-        return Step::Move(Move::Rebase {
-            cursor: fresh(old.through),
-            owed: None,
-        });
+        return Step::Move(Move::Rebase { cursor: fresh(old.through), owed: None });
     }
-    let through = old.through.max(changed_at(s, checked, Some(old.through)));
-    let owed = if old.enabled && !recreated {
-        owed_by(old, through)
-    } else {
-        None
+    let through = old.through.max(changed_at(s, checked, Some(old)));
+    let owed = if old.enabled && !recreated { owed_by(old, through) } else { None };
+    Step::Move(Move::Rebase { cursor: fresh(through), owed })
+}
+
+/// When the job was changed: what the writer says, unless that is a copy from an earlier life or
+/// in the future, else now.
+fn changed_at(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> DateTime<Utc> {
+    let fresh = |at: &DateTime<Utc>| match old {
+        Some(old) => *at > old.through && old.updated_at != Some(*at),
+        None => *at > s.now - RECENT,
     };
-    Step::Move(Move::Rebase {
-        cursor: fresh(through),
-        owed,
-    })
-}
-
-/// When the job was changed: what the writer says, unless that is stale (a copied field) or in
-/// the future, else now.
-fn changed_at(
-    s: &Situation<'_>,
-    checked: &Checked,
-    decided: Option<DateTime<Utc>>,
-) -> DateTime<Utc> {
-    match checked.job.updated_at {
-        Some(at) if decided.is_none_or(|through| at > through) && s.entry_is_young(at) => {
-            at.min(s.now)
-        }
-        _ => s.now,
-    }
-}
-
-impl Situation<'_> {
-    /// Without a cursor only a recent `updatedAt` is believed: a job restored from a file carries
-    /// the instant of its old life.
-    fn entry_is_young(&self, at: DateTime<Utc>) -> bool {
-        self.cursor.is_some() || at > self.now - TimeDelta::seconds(60)
-    }
+    checked.job.updated_at.filter(fresh).map_or(s.now, |at| at.min(s.now))
 }
 
 fn owed_by(old: &Cursor, through: DateTime<Utc>) -> Option<Gap> {
@@ -278,32 +248,18 @@ fn owed_by(old: &Cursor, through: DateTime<Utc>) -> Option<Gap> {
 /// The policies of a job that this version keeps and shows but does not act on yet.
 pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
     let list = [
-        (
-            job.scope == Scope::EveryWorker,
-            "scope everyWorker (the job does not run)",
-        ),
-        (
-            job.catch_up != CatchUp::None,
-            "catchUp (missed slots are recorded, not run)",
-        ),
+        (job.scope == Scope::EveryWorker, "scope everyWorker (the job does not run)"),
+        (job.catch_up != CatchUp::None, "catchUp (missed slots are recorded, not run)"),
         (job.retries.max > 0, "retries"),
-        (
-            job.on_lease_loss != Default::default(),
-            "onLeaseLoss continue",
-        ),
+        (job.on_lease_loss != Default::default(), "onLeaseLoss continue"),
         (job.on_lost != Default::default(), "onLost rerun"),
         (job.spread_secs > 0, "spreadSecs"),
         (job.umask.is_some(), "umask"),
         (job.limits != Limits::default(), "limits"),
-        (
-            job.overflow == Overflow::Block,
-            "overflow block (the middle is dropped)",
-        ),
+        (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
         (!job.notify.is_empty(), "notify"),
     ];
-    list.into_iter()
-        .filter_map(|(set, what)| set.then_some(what))
-        .collect()
+    list.into_iter().filter_map(|(set, what)| set.then_some(what)).collect()
 }
 
 #[cfg(test)]
@@ -316,12 +272,7 @@ mod tests {
     }
 
     fn entry(json: &str, mod_revision: i64, create_revision: i64) -> JobEntry {
-        JobEntry::read(
-            JobName::new("j").unwrap(),
-            json.as_bytes(),
-            mod_revision,
-            create_revision,
-        )
+        JobEntry::read(JobName::new("j").unwrap(), json.as_bytes(), mod_revision, create_revision)
     }
 
     const MINUTELY: &str = r#"{"name":"j","command":"c","cronExpr":"* * * * *"}"#;
@@ -333,28 +284,20 @@ mod tests {
             zone: "UTC".into(),
             enabled: true,
             through: at(through),
+            updated_at: None,
         }
     }
 
     fn situation<'a>(entry: &'a JobEntry, cursor: Option<&'a Cursor>, now: &str) -> Situation<'a> {
         let max_skew = TimeDelta::seconds(10);
-        Situation {
-            entry,
-            zone: Tz::UTC,
-            cursor,
-            live: None,
-            now: at(now),
-            max_skew,
-        }
+        Situation { entry, zone: Tz::UTC, cursor, live: None, now: at(now), max_skew }
     }
 
     #[test]
     fn a_new_job_starts_now_and_never_fires_the_past() {
         let job = entry(MINUTELY, 5, 5);
         let step = next_step(&situation(&job, None, "2026-01-01T00:00:30Z"));
-        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
-            panic!("{step:?}")
-        };
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
         assert_eq!(cursor.through, at("2026-01-01T00:00:30Z"));
         let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T00:00:31Z"));
         assert_eq!(step, Step::Wait(Some(at("2026-01-01T00:01:00Z"))));
@@ -365,23 +308,14 @@ mod tests {
         let job = entry(MINUTELY, 5, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let run = next_step(&situation(&job, Some(&c), "2026-01-01T00:01:59Z"));
-        let Step::Move(Move::Run {
-            slot,
-            cursor,
-            spawn_before,
-        }) = run
-        else {
-            panic!("{run:?}")
-        };
+        let Step::Move(Move::Run { slot, cursor, spawn_before }) = run else { panic!("{run:?}") };
         assert_eq!(slot.to_string(), "2026-01-01T00:01:00Z");
         assert_eq!(cursor.through, slot.instant());
         assert_eq!(spawn_before, at("2026-01-01T00:02:00Z"));
         let wait = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:05Z"));
         assert_eq!(wait, Step::Wait(Some(at("2026-01-01T00:02:10Z"))));
         let miss = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:10Z"));
-        let Step::Move(Move::Miss { gap, cursor }) = miss else {
-            panic!("{miss:?}")
-        };
+        let Step::Move(Move::Miss { gap, cursor }) = miss else { panic!("{miss:?}") };
         assert_eq!((gap.from, gap.to, gap.count), (slot, slot, 1));
         assert_eq!(cursor.through, slot.instant());
     }
@@ -391,13 +325,8 @@ mod tests {
         let job = entry(MINUTELY, 5, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T03:00:20Z"));
-        let Step::Move(Move::Miss { gap, cursor }) = step else {
-            panic!("{step:?}")
-        };
-        assert_eq!(
-            (gap.from.to_string().as_str(), gap.count),
-            ("2026-01-01T00:01:00Z", 179)
-        );
+        let Step::Move(Move::Miss { gap, cursor }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.from.to_string().as_str(), gap.count), ("2026-01-01T00:01:00Z", 179));
         assert_eq!(gap.to.to_string(), "2026-01-01T02:59:00Z");
         let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T03:00:20Z"));
         assert!(matches!(step, Step::Move(Move::Run { .. })), "{step:?}");
@@ -412,11 +341,7 @@ mod tests {
             let job = entry(&json, 5, 5);
             let mut s = situation(&job, Some(&c), "2026-01-01T00:01:00Z");
             s.live = Some(run);
-            assert_eq!(
-                matches!(next_step(&s), Step::Move(Move::Skip { .. })),
-                skipped,
-                "{policy}"
-            );
+            assert_eq!(matches!(next_step(&s), Step::Move(Move::Skip { .. })), skipped, "{policy}");
         }
     }
 
@@ -426,21 +351,9 @@ mod tests {
         let job = entry(&json, 9, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Move(Move::Rebase {
-            cursor,
-            owed: Some(gap),
-        }) = step
-        else {
-            panic!("{step:?}")
-        };
-        assert_eq!(
-            (gap.count, gap.to.to_string().as_str()),
-            (3, "2026-01-01T00:03:00Z")
-        );
-        assert_eq!(
-            (cursor.rev, cursor.through),
-            (9, at("2026-01-01T00:03:30Z"))
-        );
+        let Step::Move(Move::Rebase { cursor, owed: Some(gap) }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.count, gap.to.to_string().as_str()), (3, "2026-01-01T00:03:00Z"));
+        assert_eq!((cursor.rev, cursor.through), (9, at("2026-01-01T00:03:30Z")));
     }
 
     #[test]
@@ -448,9 +361,7 @@ mod tests {
         let job = entry(&MINUTELY.replace("\"c\"", "\"other\""), 9, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
-            panic!("{step:?}")
-        };
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
         assert_eq!((cursor.rev, cursor.through), (9, c.through));
     }
 
@@ -459,9 +370,7 @@ mod tests {
         let job = entry(MINUTELY, 9, 9);
         let c = cursor("2026-01-01T00:00:00Z");
         let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-        let Step::Move(Move::Rebase { cursor, owed: None }) = step else {
-            panic!("{step:?}")
-        };
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
         assert_eq!(cursor.through, at("2026-01-01T00:03:30Z"));
     }
 
@@ -474,35 +383,34 @@ mod tests {
                 .replace('}', &format!(r#","updatedAt":"{updated}"}}"#));
             let job = entry(&json, 9, 5);
             let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:03:30Z"));
-            let Step::Move(Move::Rebase { cursor, .. }) = step else {
-                panic!("{step:?}")
-            };
+            let Step::Move(Move::Rebase { cursor, .. }) = step else { panic!("{step:?}") };
             assert_eq!(cursor.through, at("2026-01-01T00:03:30Z"), "{updated}");
         }
     }
 
     #[test]
+    fn a_copied_updated_at_is_not_believed() {
+        let updated = "2026-01-01T09:00:00Z";
+        let c = Cursor { updated_at: Some(at(updated)), ..cursor("2026-01-01T00:00:00Z") };
+        let json = MINUTELY
+            .replace("* * * * *", "0 12 * * *")
+            .replace('}', &format!(r#","updatedAt":"{updated}"}}"#));
+        let job = entry(&json, 9, 5);
+        let step = next_step(&situation(&job, Some(&c), "2026-01-01T17:00:00Z"));
+        let Step::Move(Move::Rebase { cursor, .. }) = step else { panic!("{step:?}") };
+        assert_eq!(cursor.through, at("2026-01-01T17:00:00Z"));
+    }
+
+    #[test]
     fn a_pause_waits_a_broken_job_and_a_future_cursor_are_stuck() {
         let paused = entry(&MINUTELY.replace('}', r#","enabled":false}"#), 5, 5);
-        let c = Cursor {
-            enabled: false,
-            ..cursor("2026-01-01T00:00:00Z")
-        };
+        let c = Cursor { enabled: false, ..cursor("2026-01-01T00:00:00Z") };
         let now = "2026-01-01T00:03:30Z";
-        assert_eq!(
-            next_step(&situation(&paused, Some(&c), now)),
-            Step::Wait(None)
-        );
+        assert_eq!(next_step(&situation(&paused, Some(&c), now)), Step::Wait(None));
         let broken = entry("{", 5, 5);
-        assert!(matches!(
-            next_step(&situation(&broken, Some(&c), now)),
-            Step::Stuck(_)
-        ));
+        assert!(matches!(next_step(&situation(&broken, Some(&c), now)), Step::Stuck(_)));
         let job = entry(MINUTELY, 5, 5);
         let future = cursor("2026-01-01T01:00:00Z");
-        assert!(matches!(
-            next_step(&situation(&job, Some(&future), now)),
-            Step::Stuck(_)
-        ));
+        assert!(matches!(next_step(&situation(&job, Some(&future), now)), Step::Stuck(_)));
     }
 }

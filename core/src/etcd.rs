@@ -99,15 +99,10 @@ impl Etcd {
             .with_keep_alive_while_idle(true);
         let client = Client::connect(endpoints, Some(options))
             .await
-            .map_err(|e| EtcdError::Refused {
-                endpoints: shown.clone(),
-                detail: e.to_string(),
-            })?;
+            .map_err(|e| EtcdError::Refused { endpoints: shown.clone(), detail: e.to_string() })?;
         Ok(Self {
             kv: client.kv_client().max_decoding_message_size(DECODE_LIMIT),
-            watch: client
-                .watch_client()
-                .max_decoding_message_size(DECODE_LIMIT),
+            watch: client.watch_client().max_decoding_message_size(DECODE_LIMIT),
             lease: client.lease_client(),
             keys,
             endpoints: shown,
@@ -136,10 +131,7 @@ impl Etcd {
                     _ => EtcdError::Refused { endpoints, detail },
                 }
             }
-            other => EtcdError::Unreachable {
-                endpoints,
-                detail: other.to_string(),
-            },
+            other => EtcdError::Unreachable { endpoints, detail: other.to_string() },
         }
     }
 
@@ -216,15 +208,8 @@ impl Etcd {
         let mut kv = self.kv.clone();
         let sent = Instant::now();
         let options = GetOptions::new().with_keys_only();
-        let answer = self
-            .bounded(kv.get(self.keys.settings(), Some(options)))
-            .await?;
-        Ok((
-            sent.elapsed(),
-            answer
-                .header()
-                .map_or(0, etcd_client::ResponseHeader::revision),
-        ))
+        let answer = self.bounded(kv.get(self.keys.settings(), Some(options))).await?;
+        Ok((sent.elapsed(), answer.header().map_or(0, etcd_client::ResponseHeader::revision)))
     }
 
     /// The whole state, as one snapshot.
@@ -255,9 +240,7 @@ impl Etcd {
                 })
                 .await?;
             if revision == 0 {
-                revision = answer
-                    .header()
-                    .map_or(0, etcd_client::ResponseHeader::revision);
+                revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
             }
             items.extend(answer.kvs().iter().map(item));
             match answer.kvs().last() {
@@ -295,11 +278,7 @@ impl Etcd {
     pub async fn renewals(&self, id: i64) -> Result<Renewals, EtcdError> {
         let mut lease = self.lease.clone();
         let (keeper, answers) = self.bounded(lease.keep_alive(id)).await?;
-        Ok(Renewals {
-            keeper,
-            answers,
-            etcd: self.clone(),
-        })
+        Ok(Renewals { keeper, answers, etcd: self.clone() })
     }
 
     /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
@@ -311,12 +290,7 @@ impl Etcd {
         let etcd = self.clone();
         let reader = sender.clone();
         tokio::spawn(async move {
-            let mut follower = Follower {
-                etcd,
-                sender,
-                next: None,
-                listed: Instant::now(),
-            };
+            let mut follower = Follower { etcd, sender, next: None, listed: Instant::now() };
             let mut pause = Duration::from_millis(50);
             loop {
                 let begun = Instant::now();
@@ -440,48 +414,30 @@ impl Follower {
 
     async fn open(&self, from: i64) -> Result<WatchStream, EtcdError> {
         let mut watch = self.etcd.watch.clone();
-        let options = WatchOptions::new()
-            .with_prefix()
-            .with_start_revision(from)
-            .with_fragment();
-        self.etcd
-            .bounded(watch.watch(self.etcd.keys.all(), Some(options)))
-            .await
+        let options = WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
+        self.etcd.bounded(watch.watch(self.etcd.keys.all(), Some(options))).await
     }
 
     async fn take(&mut self, from: i64, answer: &WatchResponse) -> Option<End> {
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.canceled() || answer.compact_revision() > 0 {
             // Canceled by compaction the stream stays open and silent, so it must be left here.
             self.next = None;
             return Some(if answer.compact_revision() > 0 {
                 End::Relist
             } else {
-                End::Broken(format!(
-                    "etcd {}: {}",
-                    self.etcd.endpoints,
-                    answer.cancel_reason()
-                ))
+                End::Broken(format!("etcd {}: {}", self.etcd.endpoints, answer.cancel_reason()))
             });
         }
         if answer.created() && revision + 1 < from {
-            // A watch from the future is accepted and silent: this store is behind what we know.
+            // A watch from the future is accepted and silent: this member is behind what we know.
             self.next = None;
-            return Some(End::Relist);
+            let endpoints = &self.etcd.endpoints;
+            return Some(End::Broken(format!("etcd {endpoints}: a member lags behind")));
         }
         let items: Vec<Item> = answer.events().iter().filter_map(event).collect();
         let last = items.last()?.mod_revision;
-        if self
-            .sender
-            .send(Feed::Changes {
-                revision: last,
-                items,
-            })
-            .await
-            .is_err()
-        {
+        if self.sender.send(Feed::Changes { revision: last, items }).await.is_err() {
             return Some(End::ReceiverGone);
         }
         // A transaction can be cut into fragments: read its revision again after a disconnect.

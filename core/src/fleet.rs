@@ -101,9 +101,7 @@ impl FleetSettings {
     /// # Errors
     /// Says that the stored zone is not one: then nothing without a zone of its own may run.
     pub fn zone(&self) -> Result<Tz, String> {
-        self.default_timezone
-            .as_deref()
-            .map_or(Ok(Tz::UTC), parse_zone)
+        self.default_timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)
     }
 }
 
@@ -114,13 +112,8 @@ mod tests {
     #[test]
     fn settings_default_to_utc_and_name_a_wrong_zone() {
         assert_eq!(FleetSettings::default().zone(), Ok(Tz::UTC));
-        let wrong = FleetSettings {
-            default_timezone: Some("Nowhere".into()),
-            ..Default::default()
-        };
-        assert_eq!(
-            wrong.zone(),
-            Err("`Nowhere` is not a time zone such as Asia/Shanghai".into())
-        );
+        let wrong =
+            FleetSettings { default_timezone: Some("Nowhere".into()), ..Default::default() };
+        assert_eq!(wrong.zone(), Err("`Nowhere` is not a time zone such as Asia/Shanghai".into()));
     }
 }

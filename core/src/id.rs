@@ -66,10 +66,7 @@ fn check_name(text: &str) -> Result<(), IdError> {
     if text == "." || text == ".." {
         return Err(IdError::Dots);
     }
-    match text
-        .chars()
-        .find(|&c| c == '/' || c == '@' || c.is_control() || is_deceptive(c))
-    {
+    match text.chars().find(|&c| c == '/' || c == '@' || c.is_control() || is_deceptive(c)) {
         Some(c) => Err(IdError::Forbidden(c)),
         None => Ok(()),
     }
@@ -150,6 +147,11 @@ name_type! {
 pub struct RunId(Ulid);
 
 impl RunId {
+    /// The first of all ids, for ranges.
+    pub const FIRST: Self = Self(Ulid::from_parts(0, 0));
+    /// The last of all ids, for ranges.
+    pub const LAST: Self = Self(Ulid(u128::MAX));
+
     /// A new id, made at `now`.
     pub fn new(now: DateTime<Utc>) -> Self {
         Self(Ulid::from_datetime(now.into()))
@@ -176,9 +178,7 @@ impl fmt::Debug for RunId {
 impl FromStr for RunId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        Ulid::from_string(text)
-            .map(Self)
-            .map_err(|_| IdError::NotARunId(text.to_owned()))
+        Ulid::from_string(text).map(Self).map_err(|_| IdError::NotARunId(text.to_owned()))
     }
 }
 
@@ -190,9 +190,7 @@ impl Serialize for RunId {
 
 impl<'de> Deserialize<'de> for RunId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -244,9 +242,7 @@ impl Serialize for Slot {
 
 impl<'de> Deserialize<'de> for Slot {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -256,18 +252,8 @@ mod tests {
 
     #[test]
     fn names_in_any_script_are_accepted() {
-        for good in [
-            "a",
-            "settle",
-            "每日清算",
-            "a b",
-            "x.y-z_1",
-            &"n".repeat(200),
-        ] {
-            assert_eq!(
-                JobName::new(good).map(|n| n.to_string()),
-                Ok(good.to_owned())
-            );
+        for good in ["a", "settle", "每日清算", "a b", "x.y-z_1", &"n".repeat(200)] {
+            assert_eq!(JobName::new(good).map(|n| n.to_string()), Ok(good.to_owned()));
         }
     }
 

@@ -190,12 +190,7 @@ pub struct Retries {
 
 impl Default for Retries {
     fn default() -> Self {
-        Self {
-            max: 0,
-            delay_secs: 10,
-            max_delay_secs: 600,
-            extra: Map::new(),
-        }
+        Self { max: 0, delay_secs: 10, max_delay_secs: 600, extra: Map::new() }
     }
 }
 
@@ -345,18 +340,12 @@ pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
     fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push(Problem {
-            field: field.to_owned(),
-            message: message.into(),
-        });
+        self.0.push(Problem { field: field.to_owned(), message: message.into() });
     }
 
     /// The first problem of `field`, if it has one.
     pub fn of(&self, field: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|p| p.field == field)
-            .map(|p| p.message.as_str())
+        self.0.iter().find(|p| p.field == field).map(|p| p.message.as_str())
     }
 }
 
@@ -411,10 +400,8 @@ impl Job {
     pub fn from_value(value: Value) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let Value::Object(fields) = value else {
-            problems.add(
-                "",
-                "a job is a JSON object, {\"name\": …, \"command\": …, \"cronExpr\": …}",
-            );
+            problems
+                .add("", "a job is a JSON object, {\"name\": …, \"command\": …, \"cronExpr\": …}");
             return Err(problems);
         };
         match serde_json::from_value(Value::Object(fields.clone())) {
@@ -447,15 +434,10 @@ impl Job {
     /// Returns every problem at once.
     pub fn check(&self) -> Result<Checked, Problems> {
         let mut problems = Problems::default();
-        let name = JobName::new(&self.name)
-            .map_err(|e| problems.add("name", e.to_string()))
-            .ok();
+        let name = JobName::new(&self.name).map_err(|e| problems.add("name", e.to_string())).ok();
         self.check_command(&mut problems);
         let schedule = if self.cron_expr.trim().is_empty() {
-            problems.add(
-                "cronExpr",
-                "a schedule is needed, for example `0 1 * * *` or `@hourly`",
-            );
+            problems.add("cronExpr", "a schedule is needed, for example `0 1 * * *` or `@hourly`");
             None
         } else {
             Schedule::parse(&self.cron_expr)
@@ -472,18 +454,12 @@ impl Job {
         };
         self.check_policies(&mut problems);
         if self.to_json().len() > JOB_MAX_BYTES {
-            problems.add(
-                "",
-                format!("the job is larger than {JOB_MAX_BYTES} bytes of JSON"),
-            );
+            problems.add("", format!("the job is larger than {JOB_MAX_BYTES} bytes of JSON"));
         }
         match (name, schedule) {
-            (Some(name), Some(schedule)) if problems.0.is_empty() => Ok(Checked {
-                name,
-                job: self.clone(),
-                schedule,
-                zone,
-            }),
+            (Some(name), Some(schedule)) if problems.0.is_empty() => {
+                Ok(Checked { name, job: self.clone(), schedule, zone })
+            }
             _ => Err(problems),
         }
     }
@@ -498,10 +474,7 @@ impl Job {
                 format!("{size} bytes; at most {COMMAND_MAX_BYTES} are allowed (put long scripts in a file)"),
             );
         } else if self.command.contains('\0') {
-            problems.add(
-                "command",
-                "contains a NUL character, which no shell accepts",
-            );
+            problems.add("command", "contains a NUL character, which no shell accepts");
         }
     }
 
@@ -510,10 +483,7 @@ impl Job {
             && self.concurrency == Concurrency::Forbid
             && self.timeout_secs == 0
         {
-            problems.add(
-                "onLeaseLoss",
-                "`continue` with concurrency `forbid` needs a timeoutSecs",
-            );
+            problems.add("onLeaseLoss", "`continue` with concurrency `forbid` needs a timeoutSecs");
         }
         if self.start_deadline_secs == 0 {
             problems.add("startDeadlineSecs", "must be at least 1");
@@ -521,18 +491,10 @@ impl Job {
         if !self.shell.starts_with('/') || self.shell.contains('\0') {
             problems.add("shell", "must be an absolute path such as /bin/sh");
         }
-        if self
-            .cwd
-            .as_ref()
-            .is_some_and(|d| !d.starts_with('/') || d.contains('\0'))
-        {
+        if self.cwd.as_ref().is_some_and(|d| !d.starts_with('/') || d.contains('\0')) {
             problems.add("cwd", "must be an absolute path");
         }
-        if self
-            .user
-            .as_ref()
-            .is_some_and(|u| u.is_empty() || u.contains(['\0', ':', '/']))
-        {
+        if self.user.as_ref().is_some_and(|u| u.is_empty() || u.contains(['\0', ':', '/'])) {
             problems.add("user", "is not a user name");
         }
         if let Some(umask) = &self.umask
@@ -544,17 +506,14 @@ impl Job {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
                 problems.add("env", format!("{key:?} cannot be an environment variable"));
             } else if key.len() + 1 + value.len() > COMMAND_MAX_BYTES {
-                problems.add(
-                    "env",
-                    format!("{key} is longer than {COMMAND_MAX_BYTES} bytes"),
-                );
+                problems.add("env", format!("{key} is longer than {COMMAND_MAX_BYTES} bytes"));
             }
         }
         if self.output_limit_bytes == 0 {
             problems.add("outputLimitBytes", "must be at least 1");
         }
-        if self.retention_days == Some(0) {
-            problems.add("retentionDays", "must be at least 1");
+        if self.retention_days.is_some_and(|days| days == 0 || days > 36_500) {
+            problems.add("retentionDays", "must be between 1 and 36500");
         }
     }
 
@@ -570,9 +529,7 @@ impl Job {
 
     /// Whether a worker with these labels may run the job.
     pub fn selects(&self, worker_labels: &BTreeMap<String, String>) -> bool {
-        self.selector
-            .iter()
-            .all(|(k, v)| worker_labels.get(k) == Some(v))
+        self.selector.iter().all(|(k, v)| worker_labels.get(k) == Some(v))
     }
 }
 
@@ -608,13 +565,7 @@ impl JobEntry {
             name.as_str().clone_into(&mut job.name);
             job.check()
         });
-        Self {
-            name,
-            state,
-            raw: raw.to_vec(),
-            mod_revision,
-            create_revision,
-        }
+        Self { name, state, raw: raw.to_vec(), mod_revision, create_revision }
     }
 
     /// The job, unless its value is broken.
@@ -699,33 +650,15 @@ mod tests {
             ..Job::default()
         };
         let problems = job.check().unwrap_err();
-        for field in [
-            "name",
-            "command",
-            "cronExpr",
-            "timezone",
-            "shell",
-            "onLeaseLoss",
-            "umask",
-        ] {
+        for field in ["name", "command", "cronExpr", "timezone", "shell", "onLeaseLoss", "umask"] {
             assert!(problems.of(field).is_some(), "{field} in {problems}");
         }
     }
 
     #[test]
     fn a_two_megabyte_command_is_refused() {
-        let job = Job {
-            name: "big".into(),
-            command: "x".repeat(2 << 20),
-            ..Job::default()
-        };
-        assert!(
-            job.check()
-                .unwrap_err()
-                .of("command")
-                .unwrap()
-                .contains("at most 131071")
-        );
+        let job = Job { name: "big".into(), command: "x".repeat(2 << 20), ..Job::default() };
+        assert!(job.check().unwrap_err().of("command").unwrap().contains("at most 131071"));
     }
 
     #[test]
@@ -733,6 +666,19 @@ mod tests {
         let entry = JobEntry::read(JobName::new("real").unwrap(), THREE.as_bytes(), 2, 1);
         assert_eq!(entry.job().unwrap().name, "real");
         assert_eq!(entry.misnamed().as_deref(), Some("settle"));
+    }
+
+    #[test]
+    fn a_job_selects_workers_by_their_labels() {
+        let job = |pairs: &[(&str, &str)]| Job {
+            selector: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Job::default()
+        };
+        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+        assert!(job(&[]).selects(&labels) && job(&[("disk", "ssd")]).selects(&labels));
+        assert!(
+            !job(&[("disk", "hdd")]).selects(&labels) && !job(&[("gpu", "1")]).selects(&labels)
+        );
     }
 
     #[test]

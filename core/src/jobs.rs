@@ -60,12 +60,7 @@ impl Jobs {
         let item = self.etcd.get(&self.etcd.keys().job(name)).await?;
         Ok(item.and_then(|item| {
             let value = item.value?;
-            Some(JobEntry::read(
-                name.clone(),
-                &value,
-                item.mod_revision,
-                item.create_revision,
-            ))
+            Some(JobEntry::read(name.clone(), &value, item.mod_revision, item.create_revision))
         }))
     }
 
@@ -82,8 +77,7 @@ impl Jobs {
             Expected::Revision(rev) => Compare::mod_revision(key.clone(), CompareOp::Equal, rev),
         };
         let put = TxnOp::put(key.clone(), text.clone(), None);
-        self.swap(&name, key, compare, put, Some(text.as_bytes()))
-            .await
+        self.swap(&name, key, compare, put, Some(text.as_bytes())).await
     }
 
     /// Deletes a job that stands at `revision` and returns the revision of the deletion.
@@ -109,24 +103,14 @@ impl Jobs {
         let txn = Txn::new().when([compare]).and_then([write]).or_else([read]);
         let answer = self.etcd.txn(txn).await?;
         if answer.succeeded() {
-            return Ok(answer
-                .header()
-                .map_or(0, etcd_client::ResponseHeader::revision));
+            return Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision));
         }
-        let theirs = answer
-            .op_responses()
-            .into_iter()
-            .find_map(|response| match response {
-                TxnOpResponse::Get(got) => got.kvs().first().map(|kv| {
-                    JobEntry::read(
-                        name.clone(),
-                        kv.value(),
-                        kv.mod_revision(),
-                        kv.create_revision(),
-                    )
-                }),
-                _ => None,
-            });
+        let theirs = answer.op_responses().into_iter().find_map(|response| match response {
+            TxnOpResponse::Get(got) => got.kvs().first().map(|kv| {
+                JobEntry::read(name.clone(), kv.value(), kv.mod_revision(), kv.create_revision())
+            }),
+            _ => None,
+        });
         match theirs {
             // The answer to an earlier try was lost: what stands there is what we wrote.
             Some(entry) if wanted == Some(entry.raw.as_slice()) => Ok(entry.mod_revision),

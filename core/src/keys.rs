@@ -62,9 +62,7 @@ impl Keys {
             && !prefix.ends_with('/')
             && !prefix.chars().any(char::is_control);
         if fine {
-            Ok(Self {
-                prefix: prefix.to_owned(),
-            })
+            Ok(Self { prefix: prefix.to_owned() })
         } else {
             Err(BadPrefix(prefix.to_owned()))
         }
@@ -147,8 +145,7 @@ impl Keys {
     /// Takes a key apart.
     pub fn parse(&self, key: &[u8]) -> Key {
         let text = String::from_utf8_lossy(key);
-        self.try_parse(&text)
-            .unwrap_or_else(|| Key::Unknown(text.into_owned()))
+        self.try_parse(&text).unwrap_or_else(|| Key::Unknown(text.into_owned()))
     }
 
     fn try_parse(&self, key: &str) -> Option<Key> {
@@ -215,17 +212,8 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         assert!(matches!(keys.parse(b"/cron/jobs/a/b"), Key::Misnamed(n, _) if n == "a/b"));
         assert!(matches!(keys.parse(b"/cron/jobs/\xff"), Key::Job(_)));
-        for strange in [
-            "/cron/running/a",
-            "/cron/future/x",
-            "/other/jobs/a",
-            "/cron",
-            "",
-        ] {
-            assert_eq!(
-                keys.parse(strange.as_bytes()),
-                Key::Unknown(strange.to_owned())
-            );
+        for strange in ["/cron/running/a", "/cron/future/x", "/other/jobs/a", "/cron", ""] {
+            assert_eq!(keys.parse(strange.as_bytes()), Key::Unknown(strange.to_owned()));
         }
     }
 

@@ -126,25 +126,14 @@ impl Records {
     /// A connection string that is not one.
     pub async fn connect(uri: &str, fleet: &str) -> Result<Self, RecordsError> {
         let shown = hide_password(uri);
-        let refused = |e: Error| RecordsError::Refused {
-            uri: shown.clone(),
-            detail: plain(&e),
-        };
+        let refused = |e: Error| RecordsError::Refused { uri: shown.clone(), detail: plain(&e) };
         let mut options = ClientOptions::parse(uri).await.map_err(refused)?;
         options.server_selection_timeout = Some(Duration::from_secs(2));
-        options
-            .connect_timeout
-            .get_or_insert(Duration::from_secs(2));
-        options
-            .app_name
-            .get_or_insert_with(|| "carillon".to_owned());
+        options.connect_timeout.get_or_insert(Duration::from_secs(2));
+        options.app_name.get_or_insert_with(|| "carillon".to_owned());
         options.max_pool_size.get_or_insert(8);
         let client = Client::with_options(options).map_err(refused)?;
-        Ok(Self {
-            database: client.database(DATABASE),
-            fleet: fleet.to_owned(),
-            uri: shown,
-        })
+        Ok(Self { database: client.database(DATABASE), fleet: fleet.to_owned(), uri: shown })
     }
 
     /// The connection string without its password, for messages.
@@ -193,6 +182,10 @@ impl Records {
 
     fn error(&self, e: &Error) -> RecordsError {
         let (uri, detail) = (self.uri.clone(), plain(e));
+        // During an election a server answers, and what it says is that nobody does.
+        if e.contains_label("RetryableWriteError") {
+            return RecordsError::Unreachable { uri, detail };
+        }
         match *e.kind {
             ErrorKind::Command(_) | ErrorKind::Write(_) | ErrorKind::InsertMany(_) => {
                 RecordsError::Refused { uri, detail }
@@ -207,8 +200,7 @@ impl Records {
     /// When MongoDB does not answer.
     pub async fn ping(&self) -> Result<Duration, RecordsError> {
         let sent = Instant::now();
-        self.bounded(self.database.run_command(doc! {"ping": 1}))
-            .await?;
+        self.bounded(self.database.run_command(doc! {"ping": 1})).await?;
         Ok(sent.elapsed())
     }
 
@@ -220,10 +212,7 @@ impl Records {
         let by = |keys: Document| IndexModel::builder().keys(keys).build();
         let expiry = || {
             let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
-            IndexModel::builder()
-                .keys(doc! {"expireAt": 1})
-                .options(options)
-                .build()
+            IndexModel::builder().keys(doc! {"expireAt": 1}).options(options).build()
         };
         let log = [
             by(doc! {"jobName": 1, "startTime": -1}),
@@ -234,11 +223,7 @@ impl Records {
         ];
         self.bounded(self.log().create_indexes(log)).await?;
         self.bounded(self.output().create_index(expiry())).await?;
-        self.bounded(
-            self.changes()
-                .create_index(by(doc! {"jobName": 1, "_id": -1})),
-        )
-        .await?;
+        self.bounded(self.changes().create_index(by(doc! {"jobName": 1, "_id": -1}))).await?;
         Ok(())
     }
 
@@ -257,10 +242,9 @@ impl Records {
     /// When MongoDB does not answer or refuses.
     pub async fn progress(&self, progress: &Progress) -> Result<(), RecordsError> {
         let mut set = doc! {"outputBytes": progress.output_bytes};
-        for (field, value) in [
-            ("cpuMillis", progress.cpu_millis),
-            ("maxRssBytes", progress.max_rss_bytes),
-        ] {
+        for (field, value) in
+            [("cpuMillis", progress.cpu_millis), ("maxRssBytes", progress.max_rss_bytes)]
+        {
             if let Some(value) = value {
                 set.insert(field, value);
             }
@@ -269,9 +253,7 @@ impl Records {
             set.insert("lastLine", line);
         }
         let filter = doc! {"_id": progress.id.to_string(), "outcome": Outcome::Running.as_str()};
-        self.bounded(self.log().update_one(filter, doc! {"$set": set}))
-            .await
-            .map(drop)
+        self.bounded(self.log().update_one(filter, doc! {"$set": set})).await.map(drop)
     }
 
     /// Records what became of a run or a slot, on a majority and in the journal. A record that is
@@ -304,9 +286,7 @@ impl Records {
     pub async fn late_result(&self, run: RunId, late: &str) -> Result<(), RecordsError> {
         let filter = doc! {"_id": run.to_string()};
         let update = doc! {"$set": {"lateResult": late}};
-        self.bounded(self.log().update_one(filter, update))
-            .await
-            .map(drop)
+        self.bounded(self.log().update_one(filter, update)).await.map(drop)
     }
 
     /// Stores pieces of output. Pieces that are stored already are left as they are.
@@ -337,8 +317,7 @@ impl Records {
         if documents.is_empty() {
             return Ok(());
         }
-        self.write(self.output().insert_many(documents).ordered(false))
-            .await
+        self.write(self.output().insert_many(documents).ordered(false)).await
     }
 
     /// The pieces of a run's output from `from` on, at most `limit`.
@@ -353,22 +332,14 @@ impl Records {
     ) -> Result<Vec<Chunk>, RecordsError> {
         let range = doc! {"$gte": chunk_id(run, from), "$lt": format!("{run}}}")};
         let output = self.output();
-        let find = output
-            .find(doc! {"_id": range})
-            .sort(doc! {"_id": 1})
-            .limit(limit);
+        let find = output.find(doc! {"_id": range}).sort(doc! {"_id": 1}).limit(limit);
         let documents = self.collect(find).await?;
         documents.iter().map(|d| self.chunk(d)).collect()
     }
 
     /// Output and record of a run, from piece `from` on, as they arrive.
     pub fn tail(&self, run: RunId, from: u64) -> Tail {
-        Tail {
-            records: self.clone(),
-            run,
-            next: from,
-            ended: None,
-        }
+        Tail { records: self.clone(), run, next: from, ended: None }
     }
 
     /// One record.
@@ -415,26 +386,17 @@ impl Records {
             alternatives.push(vec![doc! {"startTime": {"$lt": start}}, same_instant]);
         }
         if !alternatives.is_empty() {
-            let all: Vec<Document> = alternatives
-                .into_iter()
-                .map(|or| doc! {"$or": or})
-                .collect();
+            let all: Vec<Document> = alternatives.into_iter().map(|or| doc! {"$or": or}).collect();
             query.insert("$and", all);
         }
         let log = self.log();
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX - 1);
-        let find = log
-            .find(query)
-            .sort(doc! {"startTime": -1, "_id": -1})
-            .limit(wanted + 1);
+        let find = log.find(query).sort(doc! {"startTime": -1, "_id": -1}).limit(wanted + 1);
         let mut documents = self.collect(find).await?;
         let more = documents.len() > limit;
         documents.truncate(limit);
         // A document that another tool wrote in another shape must not hide the rest.
-        let records = documents
-            .into_iter()
-            .filter_map(|d| self.record(d).ok())
-            .collect();
+        let records = documents.into_iter().filter_map(|d| self.record(d).ok()).collect();
         Ok(Page { records, more })
     }
 
@@ -443,10 +405,7 @@ impl Records {
     /// # Errors
     /// When MongoDB does not answer or refuses.
     pub async fn live(&self, limit: usize) -> Result<Vec<RunRecord>, RecordsError> {
-        let running = HistoryFilter {
-            outcome: Some(Outcome::Running),
-            ..Default::default()
-        };
+        let running = HistoryFilter { outcome: Some(Outcome::Running), ..Default::default() };
         Ok(self.history(&running, None, limit).await?.records)
     }
 
@@ -477,18 +436,14 @@ impl Records {
         let changes = self.changes();
         let find = changes.find(query).sort(doc! {"_id": -1}).limit(limit);
         let documents = self.collect(find).await?;
-        documents
-            .into_iter()
-            .map(|d| self.read("changes", d))
-            .collect()
+        documents.into_iter().map(|d| self.read("changes", d)).collect()
     }
 
     async fn collect<'a, F>(&self, find: F) -> Result<Vec<Document>, RecordsError>
     where
         F: IntoFuture<Output = Result<mongodb::Cursor<Document>, Error>> + 'a,
     {
-        self.bounded(async move { find.into_future().await?.try_collect().await })
-            .await
+        self.bounded(async move { find.into_future().await?.try_collect().await }).await
     }
 
     fn to_document(&self, record: &RunRecord) -> Result<Document, RecordsError> {
@@ -536,34 +491,20 @@ impl Records {
     fn chunk(&self, document: &Document) -> Result<Chunk, RecordsError> {
         let wrong = || self.unreadable("output", "not a piece of output".to_owned());
         let id = document.get_str("_id").map_err(|_| wrong())?;
-        let seq = id
-            .rsplit('|')
-            .next()
-            .and_then(|s| s.parse().ok())
-            .ok_or_else(wrong)?;
+        let seq = id.rsplit('|').next().and_then(|s| s.parse().ok()).ok_or_else(wrong)?;
         Ok(Chunk {
             seq,
-            at: document
-                .get_datetime("at")
-                .map(|at| instant(*at))
-                .map_err(|_| wrong())?,
+            at: document.get_datetime("at").map(|at| instant(*at)).map_err(|_| wrong())?,
             stream: match document.get_str("stream") {
                 Ok("stderr") => Stream::Stderr,
                 _ => Stream::Stdout,
             },
-            data: document
-                .get_binary_generic("data")
-                .map_err(|_| wrong())?
-                .clone(),
+            data: document.get_binary_generic("data").map_err(|_| wrong())?.clone(),
         })
     }
 
     fn unreadable(&self, collection: &'static str, detail: String) -> RecordsError {
-        RecordsError::Unreadable {
-            uri: self.uri.clone(),
-            collection,
-            detail,
-        }
+        RecordsError::Unreadable { uri: self.uri.clone(), collection, detail }
     }
 }
 
@@ -642,10 +583,7 @@ impl Tail {
     /// When MongoDB does not answer or refuses.
     pub async fn next(&mut self) -> Result<TailEvent, RecordsError> {
         loop {
-            let chunks = self
-                .records
-                .output_from(self.run, self.next, TAIL_BATCH)
-                .await?;
+            let chunks = self.records.output_from(self.run, self.next, TAIL_BATCH).await?;
             if let Some(last) = chunks.last() {
                 self.next = last.seq + 1;
                 return Ok(TailEvent::Output(chunks));

@@ -105,18 +105,12 @@ impl Replica {
         match feed {
             Feed::Lost { .. } => BTreeSet::new(),
             Feed::Changes { revision, items } => {
-                let touched = items
-                    .iter()
-                    .map(|item| self.take(keys, item, now))
-                    .collect();
+                let touched = items.iter().map(|item| self.take(keys, item, now)).collect();
                 self.revision = self.revision.max(*revision);
                 touched
             }
             Feed::Snapshot { revision, items } => {
-                let mut fresh = Self {
-                    revision: *revision,
-                    ..Self::default()
-                };
+                let mut fresh = Self { revision: *revision, ..Self::default() };
                 for item in items {
                     fresh.take(keys, item, now);
                 }
@@ -140,6 +134,11 @@ impl Replica {
         self.unreadable.remove(&show(key));
         let rev = item.mod_revision;
         match key {
+            // After a list most jobs are as they were: compiling them again would take seconds.
+            Key::Job(job)
+                if self.jobs.get(job).is_some_and(|known| {
+                    (known.mod_revision, known.create_revision) == (rev, item.create_revision)
+                }) => {}
             Key::Job(job) => {
                 let entry = JobEntry::read(job.clone(), value, rev, item.create_revision);
                 self.jobs.insert(job.clone(), Arc::new(entry));
@@ -150,12 +149,8 @@ impl Replica {
             },
             Key::Running(job, run) => {
                 if let Some(Versioned { value, .. }) = self.decode(key, value, rev) {
-                    let live = LiveRun {
-                        job: job.clone(),
-                        run: *run,
-                        fence: item.create_revision,
-                        value,
-                    };
+                    let live =
+                        LiveRun { job: job.clone(), run: *run, fence: item.create_revision, value };
                     self.live.entry(job.clone()).or_default().insert(*run, live);
                 }
             }
@@ -177,10 +172,7 @@ impl Replica {
                     by: "another tool".to_owned(),
                     at: now,
                 });
-                let kill = Versioned {
-                    value,
-                    mod_revision: rev,
-                };
+                let kill = Versioned { value, mod_revision: rev };
                 self.run_kills.insert((job.clone(), *run), kill);
             }
             Key::Worker(id) => {
@@ -199,8 +191,7 @@ impl Replica {
             Key::Drain(id) => drop(self.drains.insert(id.clone())),
             Key::Settings => self.settings = self.decode(key, value, rev),
             Key::Misnamed(name, why) => {
-                self.unreadable
-                    .insert(show(key), format!("{name:?}: {why}"));
+                self.unreadable.insert(show(key), format!("{name:?}: {why}"));
             }
             Key::Unknown(_) => {}
         }
@@ -213,10 +204,7 @@ impl Replica {
         mod_revision: i64,
     ) -> Option<Versioned<T>> {
         match serde_json::from_slice(value) {
-            Ok(value) => Some(Versioned {
-                value,
-                mod_revision,
-            }),
+            Ok(value) => Some(Versioned { value, mod_revision }),
             Err(e) => {
                 self.unreadable.insert(show(key), e.to_string());
                 None
@@ -239,7 +227,9 @@ impl Replica {
             }
             Key::Done(job, id) => drop(self.done.remove(&(job.clone(), *id))),
             Key::Trigger(job, id) => drop(self.triggers.remove(&(job.clone(), *id))),
-            Key::KillJob(job) => drop(self.job_kills.remove(job)),
+            // A request that was withdrawn in the same breath still counts; runs that are claimed
+            // later are newer than it.
+            Key::KillJob(_) => {}
             Key::KillRun(job, run) => drop(self.run_kills.remove(&(job.clone(), *run))),
             Key::Worker(id) => drop(self.workers.remove(id)),
             Key::Drain(id) => drop(self.drains.remove(id)),
@@ -259,14 +249,8 @@ impl Replica {
     fn revisions(&self) -> BTreeMap<Key, i64> {
         let runs = self.live.values().flat_map(BTreeMap::values);
         let pair = |(job, id): &(JobName, RunId)| (job.clone(), *id);
-        let jobs = self
-            .jobs
-            .iter()
-            .map(|(k, v)| (Key::Job(k.clone()), v.mod_revision));
-        let cursors = self
-            .cursors
-            .iter()
-            .map(|(k, v)| (Key::Cursor(k.clone()), v.mod_revision));
+        let jobs = self.jobs.iter().map(|(k, v)| (Key::Job(k.clone()), v.mod_revision));
+        let cursors = self.cursors.iter().map(|(k, v)| (Key::Cursor(k.clone()), v.mod_revision));
         let live = runs.map(|r| (Key::Running(r.job.clone(), r.run), r.fence));
         let done = self.done.iter().map(|(k, v)| {
             let (job, id) = pair(k);
@@ -280,19 +264,10 @@ impl Replica {
             let (job, id) = pair(k);
             (Key::KillRun(job, id), v.mod_revision)
         });
-        let job_kills = self
-            .job_kills
-            .iter()
-            .map(|(k, rev)| (Key::KillJob(k.clone()), *rev));
-        let workers = self
-            .workers
-            .iter()
-            .map(|(k, v)| (Key::Worker(k.clone()), v.mod_revision));
+        let job_kills = self.job_kills.iter().map(|(k, rev)| (Key::KillJob(k.clone()), *rev));
+        let workers = self.workers.iter().map(|(k, v)| (Key::Worker(k.clone()), v.mod_revision));
         let drains = self.drains.iter().map(|k| (Key::Drain(k.clone()), 0));
-        let settings = self
-            .settings
-            .iter()
-            .map(|v| (Key::Settings, v.mod_revision));
+        let settings = self.settings.iter().map(|v| (Key::Settings, v.mod_revision));
         jobs.chain(cursors)
             .chain(live)
             .chain(done)
@@ -333,10 +308,8 @@ impl Replica {
 
     /// The kill request that applies to a live run: one that is newer than its claim.
     pub fn kill_of(&self, live: &LiveRun) -> Option<KillRequest> {
-        let own = self
-            .run_kills
-            .get(&(live.job.clone(), live.run))
-            .map(|k| k.value.clone());
+        let own = self.run_kills.get(&(live.job.clone(), live.run));
+        let own = own.filter(|kill| kill.mod_revision > live.fence).map(|kill| kill.value.clone());
         own.or_else(|| {
             let revision = self.job_kills.get(&live.job)?;
             (*revision > live.fence).then(|| KillRequest {
@@ -350,9 +323,7 @@ impl Replica {
     /// The next firing of a job after `now`, if it is enabled, whole and has one.
     pub fn next_firing(&self, job: &JobEntry, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let checked = job.state.as_ref().ok().filter(|c| c.job.enabled)?;
-        checked
-            .schedule
-            .next_after(self.zone_of(checked).ok()?, now)
+        checked.schedule.next_after(self.zone_of(checked).ok()?, now)
     }
 }
 
@@ -417,9 +388,7 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         let mut replica = Replica::default();
         let now = Utc::now();
-        let items = ["a", "b", "c"]
-            .map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2))
-            .to_vec();
+        let items = ["a", "b", "c"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2)).to_vec();
         replica.apply(&keys, &Feed::Snapshot { revision: 4, items }, now);
         let items = vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 9)];
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, items }, now);
@@ -441,13 +410,8 @@ mod tests {
         };
         let items = vec![run(5), put("/cron/killer/a", "", 6), run(7)];
         replica.apply(&keys, &Feed::Changes { revision: 7, items }, now);
-        let killed: Vec<_> = replica
-            .all_live()
-            .map(|r| (r.fence, replica.kill_of(r).is_some()))
-            .collect();
-        assert!(
-            killed.contains(&(5, true)) && killed.contains(&(7, false)),
-            "{killed:?}"
-        );
+        let killed: Vec<_> =
+            replica.all_live().map(|r| (r.fence, replica.kill_of(r).is_some())).collect();
+        assert!(killed.contains(&(5, true)) && killed.contains(&(7, false)), "{killed:?}");
     }
 }

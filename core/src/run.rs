@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobName, RunId, Slot, WorkerId};
@@ -357,8 +357,55 @@ impl RunRecord {
         }
     }
 
+    /// The record of a claimed run, as it stands at its start.
+    pub fn of_run(live: &LiveRun, command: &str, start_time: DateTime<Utc>) -> Self {
+        Self {
+            command: command.to_owned(),
+            scheduled_time: live.value.slot.map(Slot::instant),
+            claimed_time: Some(live.value.since),
+            trigger: live.value.trigger,
+            attempt: live.value.attempt,
+            worker: live.value.worker.to_string(),
+            pid: live.value.pid,
+            job_revision: live.value.job_revision,
+            fencing_token: live.fence,
+            ..Self::new(live.run, &live.job, Outcome::Running, start_time)
+        }
+    }
+
+    /// The record of something that did not run, decided by `worker` at `now`.
+    pub fn of_none(
+        id: RunId,
+        job: &JobName,
+        outcome: Outcome,
+        worker: &WorkerId,
+        now: DateTime<Utc>,
+        reason: &str,
+    ) -> Self {
+        let record = Self { worker: worker.to_string(), ..Self::new(id, job, outcome, now) };
+        record.ended(outcome, now, reason)
+    }
+
+    /// The same record, ended for a reason of the fleet's rather than of the process.
+    #[must_use]
+    pub fn ended(mut self, outcome: Outcome, now: DateTime<Utc>, reason: &str) -> Self {
+        self.outcome = outcome;
+        self.end_time = Some(now);
+        reason.clone_into(&mut self.err);
+        self.reason = Some(reason.to_owned());
+        self
+    }
+
+    /// The same record, to be deleted `days` after its start; kept for ever where there are none.
+    #[must_use]
+    pub fn kept_for(mut self, days: Option<u32>) -> Self {
+        let keep = days.and_then(|days| TimeDelta::try_days(days.into()));
+        self.expire_at = keep.and_then(|keep| self.start_time.checked_add_signed(keep));
+        self
+    }
+
     /// How long it ran, or has run at `now`.
-    pub fn duration(&self, now: DateTime<Utc>) -> chrono::TimeDelta {
+    pub fn duration(&self, now: DateTime<Utc>) -> TimeDelta {
         self.end_time.unwrap_or(now) - self.start_time
     }
 }

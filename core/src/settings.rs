@@ -53,9 +53,14 @@ impl Partial {
     /// # Errors
     /// Names the file, the line and what is wrong there.
     pub fn from_toml(path: &str, text: &str) -> Result<Self, SettingsError> {
-        toml::from_str(text).map_err(|e| SettingsError::Unreadable {
+        // Only the place and the reason: the line itself may hold a password.
+        let line = |at: usize| text.get(..at).map_or(1, |before| 1 + before.matches('\n').count());
+        toml::from_str(text).map_err(|e: toml::de::Error| SettingsError::Unreadable {
             path: path.to_owned(),
-            detail: e.to_string().trim_end().to_owned(),
+            detail: match e.span() {
+                Some(span) => format!("line {}: {}", line(span.start), e.message()),
+                None => e.message().to_owned(),
+            },
         })
     }
 
@@ -75,19 +80,17 @@ impl Partial {
     /// A prefix or an endpoint that cannot be one.
     pub fn resolve(self) -> Result<Connection, SettingsError> {
         let etcd = self.etcd.unwrap_or_else(|| DEFAULT_ETCD.to_owned());
-        let endpoints: Vec<String> = etcd
-            .split(',')
-            .map(str::trim)
-            .filter(|e| !e.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let endpoints: Vec<String> =
+            etcd.split(',').map(str::trim).filter(|e| !e.is_empty()).map(str::to_owned).collect();
         if endpoints.is_empty() {
             return Err(SettingsError::NoEndpoint);
         }
         for endpoint in &endpoints {
-            let rest = endpoint
-                .strip_prefix("http://")
-                .or(endpoint.strip_prefix("https://"));
+            let rest = endpoint.strip_prefix("http://").or(endpoint.strip_prefix("https://"));
+            if endpoint.contains('@') {
+                // It would be shown in every error, so it is not repeated in this one either.
+                return Err(SettingsError::Endpoint("…@…".to_owned()));
+            }
             if rest.unwrap_or(endpoint).is_empty() || rest.is_none() && endpoint.contains("://") {
                 return Err(SettingsError::Endpoint(endpoint.clone()));
             }
@@ -123,11 +126,7 @@ pub fn hide_password(uri: &str) -> String {
     match (uri.find("://"), uri.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => {
             let (head, tail) = (uri.get(..scheme + 3), uri.get(at..));
-            format!(
-                "{}***{}",
-                head.unwrap_or_default(),
-                tail.unwrap_or_default()
-            )
+            format!("{}***{}", head.unwrap_or_default(), tail.unwrap_or_default())
         }
         _ => uri.to_owned(),
     }
@@ -139,44 +138,28 @@ mod tests {
 
     #[test]
     fn the_stronger_source_wins_and_defaults_fill_in() {
-        let flag = Partial {
-            etcd: Some("http://a:1, http://b:2".into()),
-            ..Partial::default()
-        };
-        let file = Partial::from_toml(
-            "c",
-            "etcd = \"http://c:3\"\nprefix = \"/ops\"\ntheme = \"x\"",
-        );
+        let flag = Partial { etcd: Some("http://a:1, http://b:2".into()), ..Partial::default() };
+        let file =
+            Partial::from_toml("c", "etcd = \"http://c:3\"\nprefix = \"/ops\"\ntheme = \"x\"");
         let connection = flag.or(file.unwrap()).resolve().unwrap();
         assert_eq!(connection.endpoints, ["http://a:1", "http://b:2"]);
-        assert_eq!(
-            (connection.keys.fleet(), connection.mongo.as_str()),
-            ("/ops", DEFAULT_MONGO)
-        );
+        assert_eq!((connection.keys.fleet(), connection.mongo.as_str()), ("/ops", DEFAULT_MONGO));
     }
 
     #[test]
     fn wrong_settings_are_named() {
-        let wrong = Partial::from_toml("/etc/c.toml", "etcd = 5")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            wrong.starts_with("/etc/c.toml: ") && wrong.contains("line 1"),
-            "{wrong}"
-        );
-        let ftp = Partial {
-            etcd: Some("ftp://x".into()),
-            ..Partial::default()
-        };
+        let wrong = Partial::from_toml("/etc/c.toml", "etcd = 5").unwrap_err().to_string();
+        assert!(wrong.starts_with("/etc/c.toml: ") && wrong.contains("line 1"), "{wrong}");
+        let ftp = Partial { etcd: Some("ftp://x".into()), ..Partial::default() };
         assert!(matches!(ftp.resolve(), Err(SettingsError::Endpoint(_))));
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        assert_eq!(
-            hide_password("mongodb://u:p@ss@h:1/x"),
-            "mongodb://***@h:1/x"
-        );
+        let torn = Partial::from_toml("c", "prefix = \"/a\"\nmongo = \"mongodb://u:secret@h");
+        let error = torn.unwrap_err().to_string();
+        assert!(error.starts_with("c: line 2: ") && !error.contains("secret"), "{error}");
+        assert_eq!(hide_password("mongodb://u:p@ss@h:1/x"), "mongodb://***@h:1/x");
         assert_eq!(hide_password("mongodb://h:1"), "mongodb://h:1");
     }
 }

@@ -15,10 +15,7 @@ pub struct Timetable<K> {
 
 impl<K> Default for Timetable<K> {
     fn default() -> Self {
-        Self {
-            order: BTreeSet::new(),
-            due: HashMap::new(),
-        }
+        Self { order: BTreeSet::new(), due: HashMap::new() }
     }
 }
 
@@ -103,10 +100,7 @@ mod tests {
         }
         assert_eq!(table.peek(), Some(at(1)));
         assert_eq!(table.pop_due(at(0)), None);
-        assert_eq!(
-            all_due(&mut table, at(3)),
-            [(at(1), "a"), (at(1), "b"), (at(3), "c")]
-        );
+        assert_eq!(all_due(&mut table, at(3)), [(at(1), "a"), (at(1), "b"), (at(3), "c")]);
         assert_eq!((table.len(), table.peek()), (1, Some(at(9))));
     }
 

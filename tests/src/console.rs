@@ -64,12 +64,7 @@ impl Size {
     }
 
     fn to_kernel(self) -> Winsize {
-        Winsize {
-            ws_row: self.rows.get(),
-            ws_col: self.columns.get(),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        }
+        Winsize { ws_row: self.rows.get(), ws_col: self.columns.get(), ws_xpixel: 0, ws_ypixel: 0 }
     }
 }
 
@@ -80,10 +75,7 @@ impl std::str::FromStr for Size {
     fn from_str(text: &str) -> Result<Self> {
         let (columns, rows) = text.split_once('x').context("a size looks like 120x36")?;
         let read = |number: &str| number.parse().context("a size looks like 120x36");
-        Ok(Self {
-            columns: read(columns)?,
-            rows: read(rows)?,
-        })
+        Ok(Self { columns: read(columns)?, rows: read(rows)? })
     }
 }
 
@@ -216,24 +208,12 @@ impl Console {
         // The program has to lead a session whose terminal this is, or hanging up means nothing
         // to it. `setsid` arranges that and then becomes the program.
         let mut command = Command::new("setsid");
-        command
-            .arg("--ctty")
-            .arg(&options.program)
-            .args(&options.arguments);
+        command.arg("--ctty").arg(&options.program).args(&options.arguments);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if [
-                "CARILLON_",
-                "XDG_",
-                "LC_",
-                "SSH_",
-                "NO_COLOR",
-                "COLORTERM",
-                "TMUX",
-                "EDITOR",
-            ]
-            .iter()
-            .any(|start| name_text.starts_with(start))
+            if ["CARILLON_", "XDG_", "LC_", "SSH_", "NO_COLOR", "COLORTERM", "TMUX", "EDITOR"]
+                .iter()
+                .any(|start| name_text.starts_with(start))
             {
                 command.env_remove(&name);
             }
@@ -245,12 +225,7 @@ impl Console {
             .env("XDG_CONFIG_HOME", home.path().join("config"))
             .env("XDG_STATE_HOME", home.path().join("state"))
             .env("XDG_CACHE_HOME", home.path().join("cache"))
-            .envs(
-                options
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(home.path())
             .stdin(slave.try_clone().context("cannot share a terminal")?)
             .stdout(slave.try_clone().context("cannot share a terminal")?)
@@ -349,17 +324,11 @@ impl Console {
                 return Ok(screen);
             }
             if terminal.closed {
-                bail!(
-                    "the program closed the terminal, which showed:\n{}",
-                    framed(&screen)
-                );
+                bail!("the program closed the terminal, which showed:\n{}", framed(&screen));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!(
-                    "not on the screen after {limit:?}, which shows:\n{}",
-                    framed(&screen)
-                );
+                bail!("not on the screen after {limit:?}, which shows:\n{}", framed(&screen));
             }
             terminal = self.wait_change(terminal, left);
         }
@@ -470,10 +439,7 @@ impl Console {
     }
 
     fn terminal(&self) -> MutexGuard<'_, Terminal> {
-        self.shared
-            .terminal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.terminal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_change<'a>(
@@ -516,10 +482,7 @@ fn open_master(size: Size) -> Result<(OwnedFd, PathBuf)> {
 fn read_all(master: &OwnedFd, stopped: &OwnedFd, shared: &Shared) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let mut ready = [
-            PollFd::new(master, PollFlags::IN),
-            PollFd::new(stopped, PollFlags::IN),
-        ];
+        let mut ready = [PollFd::new(master, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         match poll(&mut ready, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => break,
@@ -539,10 +502,7 @@ fn read_all(master: &OwnedFd, stopped: &OwnedFd, shared: &Shared) {
             break;
         };
         let replies = {
-            let mut terminal = shared
-                .terminal
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut terminal = shared.terminal.lock().unwrap_or_else(PoisonError::into_inner);
             terminal.parser.process(bytes);
             terminal.received += bytes.len() as u64;
             std::mem::take(&mut terminal.parser.callbacks_mut().0)
@@ -552,11 +512,7 @@ fn read_all(master: &OwnedFd, stopped: &OwnedFd, shared: &Shared) {
             break;
         }
     }
-    shared
-        .terminal
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .closed = true;
+    shared.terminal.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
     shared.changed.notify_all();
 }
 

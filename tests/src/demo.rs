@@ -64,12 +64,7 @@ impl Demo {
         };
         let fleet = Fleet::start_with(&stack, WORKERS, options).await?;
 
-        let demo = Self {
-            fleet,
-            stack,
-            folder: folder.to_owned(),
-            _lock: lock,
-        };
+        let demo = Self { fleet, stack, folder: folder.to_owned(), _lock: lock };
         tell("saving the sample jobs");
         demo.save_jobs()?;
         Ok(demo)
@@ -139,17 +134,10 @@ impl Demo {
     pub async fn succeeded(&self, count: usize, limit: Duration) -> Result<RunRecord> {
         let finished = timeout(limit, async {
             let records = Records::connect(&self.stack.mongo_uri(), PREFIX).await?;
-            let log = self
-                .stack
-                .mongo()
-                .await?
-                .database("cron")
-                .collection::<Document>("log");
+            let log = self.stack.mongo().await?.database("cron").collection::<Document>("log");
             let mut changes = log.watch().await.context("cannot watch the run records")?;
-            let filter = HistoryFilter {
-                outcome: Some(Outcome::Succeeded),
-                ..HistoryFilter::default()
-            };
+            let filter =
+                HistoryFilter { outcome: Some(Outcome::Succeeded), ..HistoryFilter::default() };
             loop {
                 let mut page = records.history(&filter, None, count).await?.records;
                 if page.len() >= count && !page.is_empty() {

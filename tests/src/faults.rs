@@ -39,9 +39,7 @@ pub fn with_environment(name: &str, value: &str) -> Vec<u32> {
     processes()
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment
-                    .split(|&byte| byte == 0)
-                    .any(|entry| entry == wanted.as_bytes())
+                environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
             })
         })
         .filter(|&pid| is_running(pid))
@@ -52,18 +50,12 @@ pub fn with_environment(name: &str, value: &str) -> Vec<u32> {
 /// ended is no longer among them.
 #[must_use]
 pub fn descendants(pid: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = processes()
-        .filter_map(|pid| Some((pid, parent(pid)?)))
-        .collect();
+    let parents: Vec<(u32, u32)> =
+        processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| *pid),
-        );
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
         next += 1;
     }
     found.retain(|&found| found != pid && is_running(found));
@@ -113,8 +105,5 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 pub(crate) fn to_pid(pid: u32) -> Result<Pid> {
-    i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .with_context(|| format!("{pid} is not a pid"))
+    i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(|| format!("{pid} is not a pid"))
 }

@@ -67,10 +67,7 @@ impl Fleet {
     ///
     /// As [`start`](Self::start).
     pub async fn start_with(stack: &Stack, count: usize, options: Options) -> Result<Self> {
-        let prefix = options
-            .prefix
-            .clone()
-            .unwrap_or_else(|| stack.fresh_prefix());
+        let prefix = options.prefix.clone().unwrap_or_else(|| stack.fresh_prefix());
         let (folder, temporary) = if let Some(folder) = &options.folder {
             (folder.clone(), None)
         } else {
@@ -173,9 +170,7 @@ impl Fleet {
     ///
     /// When it is not running.
     pub fn worker(&self, id: &str) -> Result<&Process> {
-        self.workers
-            .get(id)
-            .with_context(|| format!("worker {id} is not running"))
+        self.workers.get(id).with_context(|| format!("worker {id} is not running"))
     }
 
     /// The ids of the workers that were started and neither stopped nor killed since.
@@ -210,27 +205,15 @@ impl Fleet {
     }
 
     fn take(&mut self, id: &str) -> Result<Process> {
-        self.workers
-            .remove(id)
-            .with_context(|| format!("worker {id} is not running"))
+        self.workers.remove(id).with_context(|| format!("worker {id} is not running"))
     }
 
     /// Starts the process, and returns the revision after which it will register.
     async fn spawn(&mut self, id: &str) -> Result<i64> {
-        ensure!(
-            !self.workers.contains_key(id),
-            "worker {id} is already running"
-        );
+        ensure!(!self.workers.contains_key(id), "worker {id} is already running");
         let key = self.key(id)?;
-        let answer = self
-            .etcd
-            .get(key, None)
-            .await
-            .context("cannot read from etcd")?;
-        let revision = answer
-            .header()
-            .context("etcd answered without a revision")?
-            .revision();
+        let answer = self.etcd.get(key, None).await.context("cannot read from etcd")?;
+        let revision = answer.header().context("etcd answered without a revision")?.revision();
         let state = self.folder.join(id);
         fs::create_dir_all(&state)
             .with_context(|| format!("cannot make the folder {}", state.display()))?;
@@ -251,10 +234,8 @@ impl Fleet {
     async fn registered(&mut self, id: &str, since: i64) -> Result<()> {
         let key = self.key(id)?;
         let etcd = &mut self.etcd;
-        let process = self
-            .workers
-            .get_mut(id)
-            .with_context(|| format!("worker {id} is not running"))?;
+        let process =
+            self.workers.get_mut(id).with_context(|| format!("worker {id} is not running"))?;
         let outcome = tokio::select! {
             put = timeout(REGISTER_LIMIT, put_after(etcd, &key, since)) => match put {
                 Ok(put) => put,
@@ -290,21 +271,10 @@ impl Drop for Fleet {
 /// When etcd does not answer, or ends the watch.
 pub async fn put_after(etcd: &mut EtcdClient, key: &str, since: i64) -> Result<()> {
     let options = WatchOptions::new().with_start_revision(since + 1);
-    let mut watch = etcd
-        .watch(key, Some(options))
-        .await
-        .context("cannot watch etcd")?;
+    let mut watch = etcd.watch(key, Some(options)).await.context("cannot watch etcd")?;
     while let Some(answer) = watch.message().await.context("the watch broke off")? {
-        ensure!(
-            !answer.canceled(),
-            "etcd ended the watch on {key}: {}",
-            answer.cancel_reason()
-        );
-        if answer
-            .events()
-            .iter()
-            .any(|event| event.event_type() == EventType::Put)
-        {
+        ensure!(!answer.canceled(), "etcd ended the watch on {key}: {}", answer.cancel_reason());
+        if answer.events().iter().any(|event| event.event_type() == EventType::Put) {
             return Ok(());
         }
     }

@@ -42,10 +42,7 @@ impl Spec {
     pub fn new(program: &Path) -> Self {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(GUARDED).arg("guard").arg(program);
-        Self {
-            program: program.to_owned(),
-            command,
-        }
+        Self { program: program.to_owned(), command }
     }
 
     /// Adds an argument.
@@ -123,13 +120,9 @@ impl Process {
             Ok((pid, handle))
         });
         match opened {
-            Ok((pid, handle)) => Ok(Self {
-                child,
-                pid,
-                handle,
-                log: log.to_owned(),
-                killed: false,
-            }),
+            Ok((pid, handle)) => {
+                Ok(Self { child, pid, handle, log: log.to_owned(), killed: false })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -199,10 +192,7 @@ impl Process {
     ///
     /// When the system does not say.
     pub async fn exited_within(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
-        let handle = self
-            .handle
-            .try_clone()
-            .context("cannot share a process handle")?;
+        let handle = self.handle.try_clone().context("cannot share a process handle")?;
         tokio::task::spawn_blocking(move || wait_readable(&handle, limit))
             .await
             .context("a wait was cancelled")??;
@@ -249,9 +239,7 @@ impl Process {
             self.killed = true;
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
-        self.child
-            .wait()
-            .context("cannot wait for a killed process")
+        self.child.wait().context("cannot wait for a killed process")
     }
 }
 

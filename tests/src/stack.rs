@@ -47,10 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            folder: None,
-            etcd_nodes: 1,
-        }
+        Self { folder: None, etcd_nodes: 1 }
     }
 }
 
@@ -167,10 +164,7 @@ impl Stack {
     async fn make_collections(&self) -> Result<()> {
         if self.mongo.kind == Kind::Secantus {
             let records = Records::connect(&self.mongo_uri(), DEFAULT_PREFIX).await?;
-            records
-                .ensure_indexes()
-                .await
-                .context("cannot make the collections")?;
+            records.ensure_indexes().await.context("cannot make the collections")?;
         }
         Ok(())
     }
@@ -196,10 +190,7 @@ impl Stack {
     }
 
     fn etcd_urls(&self) -> Vec<String> {
-        self.etcd
-            .iter()
-            .map(|server| format!("http://127.0.0.1:{}", server.port))
-            .collect()
+        self.etcd.iter().map(|server| format!("http://127.0.0.1:{}", server.port)).collect()
     }
 
     /// MongoDB's address: what `--mongo` takes.
@@ -297,9 +288,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_etcd(&self) -> Result<()> {
-        self.etcd
-            .iter()
-            .try_for_each(|server| server.running()?.pause())
+        self.etcd.iter().try_for_each(|server| server.running()?.pause())
     }
 
     /// Ends a [`pause_etcd`](Self::pause_etcd).
@@ -308,9 +297,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn resume_etcd(&self) -> Result<()> {
-        self.etcd
-            .iter()
-            .try_for_each(|server| server.running()?.resume())
+        self.etcd.iter().try_for_each(|server| server.running()?.resume())
     }
 
     /// Stops the MongoDB-protocol server. `mongod` gets SIGTERM; SecantusDB, which would wait
@@ -365,17 +352,13 @@ impl Stack {
 impl Server {
     fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "{} is already running", self.name);
-        let spec = Spec::new(&self.program)
-            .without_env("ETCD")
-            .args(&self.arguments);
+        let spec = Spec::new(&self.program).without_env("ETCD").args(&self.arguments);
         self.process = Some(spec.spawn(&self.log)?);
         Ok(())
     }
 
     fn running(&self) -> Result<&Process> {
-        self.process
-            .as_ref()
-            .with_context(|| format!("{} is not running", self.name))
+        self.process.as_ref().with_context(|| format!("{} is not running", self.name))
     }
 
     async fn stop(&mut self) -> Result<()> {
@@ -393,10 +376,8 @@ impl Server {
     async fn answers(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let process = self
-                .process
-                .as_mut()
-                .with_context(|| format!("{} is not running", self.name))?;
+            let process =
+                self.process.as_mut().with_context(|| format!("{} is not running", self.name))?;
             if let Some(status) = process.try_exit()? {
                 let tail = process.log_tail();
                 self.process = None;
@@ -431,17 +412,11 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
     let program = programs::stack("etcd")?;
     let mut members = Vec::new();
     for number in 1..=count {
-        let name = if count == 1 {
-            "etcd".to_owned()
-        } else {
-            format!("etcd{number}")
-        };
+        let name = if count == 1 { "etcd".to_owned() } else { format!("etcd{number}") };
         members.push((name, free_port()?, free_port()?));
     }
-    let cluster: Vec<String> = members
-        .iter()
-        .map(|(name, _, peer)| format!("{name}=http://127.0.0.1:{peer}"))
-        .collect();
+    let cluster: Vec<String> =
+        members.iter().map(|(name, _, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
     let cluster = cluster.join(",");
     Ok(members
         .into_iter()
@@ -483,38 +458,14 @@ fn mongo_server(folder: &Path) -> Result<Server> {
     let port = free_port()?;
     let number = port.to_string();
     let (kind, name, program, arguments) = if let Some(program) = programs::find("mongod") {
-        let arguments = [
-            "--dbpath",
-            &data,
-            "--port",
-            &number,
-            "--bind_ip",
-            "127.0.0.1",
-        ];
+        let arguments = ["--dbpath", &data, "--port", &number, "--bind_ip", "127.0.0.1"];
         let set = ["--replSet", "carillon", "--oplogSize", "64"];
-        (
-            Kind::Mongod,
-            "mongod",
-            program,
-            [arguments.as_slice(), &set].concat(),
-        )
+        (Kind::Mongod, "mongod", program, [arguments.as_slice(), &set].concat())
     } else {
         let program = programs::stack("secantusd-py")?;
-        let arguments = [
-            "--storage-path",
-            &data,
-            "--port",
-            &number,
-            "--host",
-            "127.0.0.1",
-        ];
+        let arguments = ["--storage-path", &data, "--port", &number, "--host", "127.0.0.1"];
         let cache = ["--cache-size", "128M"];
-        (
-            Kind::Secantus,
-            "secantusd-py",
-            program,
-            [arguments.as_slice(), &cache].concat(),
-        )
+        (Kind::Secantus, "secantusd-py", program, [arguments.as_slice(), &cache].concat())
     };
     Ok(Server {
         kind,
@@ -537,10 +488,8 @@ async fn ask_etcd(port: u16) -> Result<()> {
 /// A fresh `mongod` has to be told that it is a replica set.
 async fn ask_mongod(port: u16) -> Result<()> {
     const ALREADY_INITIATED: i32 = 23;
-    let client = mongo_client(&format!(
-        "mongodb://127.0.0.1:{port}/?directConnection=true"
-    ))
-    .await?;
+    let client =
+        mongo_client(&format!("mongodb://127.0.0.1:{port}/?directConnection=true")).await?;
     let members = doc! { "_id": 0, "host": format!("127.0.0.1:{port}") };
     let command = doc! { "replSetInitiate": { "_id": "carillon", "members": [members] } };
     if let Err(error) = client.database("admin").run_command(command).await {
@@ -557,21 +506,14 @@ async fn ask_mongod(port: u16) -> Result<()> {
 async fn ask_mongo(port: u16, direct: bool) -> Result<()> {
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection={direct}");
     let client = mongo_client(&uri).await?;
-    let hello: Document = client
-        .database("admin")
-        .run_command(doc! { "hello": 1 })
-        .await?;
-    ensure!(
-        hello.get_bool("isWritablePrimary").unwrap_or(false),
-        "it is not a primary yet"
-    );
+    let hello: Document = client.database("admin").run_command(doc! { "hello": 1 }).await?;
+    ensure!(hello.get_bool("isWritablePrimary").unwrap_or(false), "it is not a primary yet");
     Ok(())
 }
 
 async fn mongo_client(uri: &str) -> Result<MongoClient> {
-    let mut options = ClientOptions::parse(uri)
-        .await
-        .with_context(|| format!("{uri} is not an address"))?;
+    let mut options =
+        ClientOptions::parse(uri).await.with_context(|| format!("{uri} is not an address"))?;
     options.server_selection_timeout = Some(ANSWER_LIMIT);
     options.connect_timeout = Some(ANSWER_LIMIT);
     MongoClient::with_options(options).with_context(|| format!("cannot use {uri}"))
@@ -604,13 +546,9 @@ fn temporary_folder() -> Result<TempDir> {
     if let Ok(entries) = fs::read_dir(&parent) {
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| {
-                name.strip_prefix(PREFIX)?
-                    .split('-')
-                    .next()?
-                    .parse::<u32>()
-                    .ok()
-            });
+            let owner = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
             if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 let _ = fs::remove_dir_all(entry.path());
             }

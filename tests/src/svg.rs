@@ -82,11 +82,7 @@ fn draw_row(picture: &mut String, screen: &Screen, row: u16, columns: u16) {
             }
             _ => backgrounds.push((column, cells, style.background)),
         }
-        let character = if cell.has_contents() {
-            cell.contents()
-        } else {
-            " "
-        };
+        let character = if cell.has_contents() { cell.contents() } else { " " };
         let x = f64::from(column) * CELL_WIDTH + MARGIN;
         if let Some(shape) = shape(character, x, y) {
             match shapes.last_mut() {
@@ -200,12 +196,7 @@ fn shape(character: &str, x: f64, y: f64) -> Option<Shape> {
     match character {
         // Lower blocks, one to eight eighths high, and left blocks, eight to one wide.
         '▁'..='█' => {
-            return Some(filled(
-                x,
-                bottom - CELL_HEIGHT * eighths(0x2580),
-                right,
-                bottom,
-            ));
+            return Some(filled(x, bottom - CELL_HEIGHT * eighths(0x2580), right, bottom));
         }
         '▉'..='▏' => {
             return Some(filled(x, y, right - CELL_WIDTH * eighths(0x2588), bottom));
@@ -225,10 +216,7 @@ fn shape(character: &str, x: f64, y: f64) -> Option<Shape> {
     if let Some((from_x, from_y, to_x, to_y)) = round {
         let path =
             format!("M{from_x:.1} {from_y:.1}Q{middle_x:.1} {middle_y:.1} {to_x:.1} {to_y:.1}");
-        return Some(Shape {
-            path,
-            paint: STROKE,
-        });
+        return Some(Shape { path, paint: STROKE });
     }
     // Straight ones: which of left, right, up, down they reach.
     let (arms, paint) = match character {
@@ -267,11 +255,8 @@ fn shape(character: &str, x: f64, y: f64) -> Option<Shape> {
 fn style(cell: &Cell) -> Style {
     let foreground = colour(cell.fgcolor(), FOREGROUND);
     let background = colour(cell.bgcolor(), BACKGROUND);
-    let (foreground, background) = if cell.inverse() {
-        (background, foreground)
-    } else {
-        (foreground, background)
-    };
+    let (foreground, background) =
+        if cell.inverse() { (background, foreground) } else { (foreground, background) };
     Style {
         foreground,
         background,
@@ -329,9 +314,7 @@ fn hex((red, green, blue): Rgb) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -358,29 +341,20 @@ mod tests {
     fn wide_characters_take_two_cells() {
         let picture = drawn("钟x");
         let x = format!(r#"<text x="{:.1}""#, MARGIN + 2.0 * CELL_WIDTH);
-        assert!(
-            picture.contains(&x) && picture.contains(">x</text>"),
-            "{picture}"
-        );
+        assert!(picture.contains(&x) && picture.contains(">x</text>"), "{picture}");
     }
 
     #[test]
     fn text_after_a_gap_stands_in_its_own_column() {
         let picture = drawn("ab   c d");
         let x = format!(r#"<text x="{:.1}""#, MARGIN + 5.0 * CELL_WIDTH);
-        assert!(
-            picture.contains(&x) && picture.contains(">c d</text>"),
-            "{picture}"
-        );
+        assert!(picture.contains(&x) && picture.contains(">c d</text>"), "{picture}");
     }
 
     #[test]
     fn inverse_swaps_the_colours() {
         let picture = drawn("\x1b[7m x\x1b[0m");
-        assert!(
-            picture.contains(&format!(r#"fill="{}"/>"#, hex(FOREGROUND))),
-            "{picture}"
-        );
+        assert!(picture.contains(&format!(r#"fill="{}"/>"#, hex(FOREGROUND))), "{picture}");
     }
 
     #[test]

@@ -24,9 +24,7 @@ fn keys_go_in_and_the_screen_comes_out() {
         shell(r#"printf '\033[31m%s\033[0m ' "$GREETING"; read line; echo "got $line""#).unwrap();
     console.wait_for_text("钟", SOON).unwrap();
 
-    console
-        .send_and_wait("ping\r", |screen| screen.contains("got ping"), SOON)
-        .unwrap();
+    console.send_and_wait("ping\r", |screen| screen.contains("got ping"), SOON).unwrap();
 
     let cell = console.cells().cell(0, 0).unwrap().clone();
     assert_eq!(cell.contents(), "钟");
@@ -48,9 +46,7 @@ fn the_size_is_known_and_a_change_is_heard() {
 fn the_terminal_tells_where_its_cursor_is() {
     let console =
         shell(r"stty raw -echo; printf 'ab\033[6n'; dd bs=1 count=6 2>/dev/null | od -c").unwrap();
-    console
-        .wait_for(|screen| screen.contains("1   ;   3   R"), SOON)
-        .unwrap();
+    console.wait_for(|screen| screen.contains("1   ;   3   R"), SOON).unwrap();
 }
 
 #[test]
@@ -69,8 +65,5 @@ fn an_early_end_is_told_with_the_last_screen() {
     let error = console.wait_for_text("never", SOON).unwrap_err();
 
     assert!(format!("{error:#}").contains("gone"), "{error:#}");
-    assert_eq!(
-        console.exited_within(SOON).unwrap().unwrap().code(),
-        Some(3)
-    );
+    assert_eq!(console.exited_within(SOON).unwrap().unwrap().code(), Some(3));
 }

@@ -18,10 +18,7 @@ fn demo(folder: &Path) -> Command {
 /// Starts a demo whose output is read until it says that it is ready.
 fn ready(folder: &Path) -> anyhow::Result<(Child, impl BufRead)> {
     let mut child = demo(folder).stdout(Stdio::piped()).spawn()?;
-    let output = child
-        .stdout
-        .take()
-        .ok_or_else(|| anyhow::anyhow!("no output"))?;
+    let output = child.stdout.take().ok_or_else(|| anyhow::anyhow!("no output"))?;
     let mut output = BufReader::new(output);
     let mut line = String::new();
     while !line.contains("waiting for a first finished run") {
@@ -50,23 +47,12 @@ fn without_a_terminal_it_shows_a_finished_run_and_ends_with_0() {
     let output = demo(folder.path()).output().unwrap();
 
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("starting etcd on 127.0.0.1:"), "{text}");
     let record = &text[text.find("{\n").unwrap()..=text.rfind('}').unwrap()];
     let record: Value = serde_json::from_str(record).unwrap();
     assert_eq!(record["outcome"], "succeeded");
-    for field in [
-        "jobName",
-        "command",
-        "err",
-        "output",
-        "startTime",
-        "endTime",
-    ] {
+    for field in ["jobName", "command", "err", "output", "startTime", "endTime"] {
         assert!(record[field].is_string(), "{field} in {record}");
     }
     assert_eq!(processes_in(folder.path()), [""; 0]);
@@ -81,10 +67,7 @@ fn a_second_one_in_the_same_folder_is_refused_and_sigterm_ends_the_first() {
     assert_eq!(second.status.code(), Some(1));
     let refusal = String::from_utf8(second.stderr).unwrap();
     assert!(refusal.contains(&format!("already running in {}", folder.path().display())));
-    assert!(
-        refusal.contains(&format!("kill {}", first.id())),
-        "{refusal}"
-    );
+    assert!(refusal.contains(&format!("kill {}", first.id())), "{refusal}");
 
     faults::signal(first.id(), Signal::TERM).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(143));

@@ -15,16 +15,8 @@ fn every_sample_job_is_valid_and_is_written_back_unchanged() {
     assert!(jobs.len() >= 10);
     for value in jobs {
         let job = Job::from_value(value.clone()).unwrap();
-        assert!(
-            job.check().is_ok(),
-            "{}: {}",
-            job.name,
-            job.check().unwrap_err()
-        );
+        assert!(job.check().is_ok(), "{}: {}", job.name, job.check().unwrap_err());
         assert!(job.extra.is_empty(), "{}: {:?}", job.name, job.extra);
-        assert_eq!(
-            serde_json::from_str::<Value>(&job.to_json()).unwrap(),
-            value
-        );
+        assert_eq!(serde_json::from_str::<Value>(&job.to_json()).unwrap(), value);
     }
 }

@@ -30,13 +30,8 @@ async fn a_stopped_worker_takes_its_registration_along() {
 
     assert!(status.success(), "{status}");
     let workers = format!("{}/workers/", fleet.prefix());
-    let keys = stack
-        .etcdctl(&["get", "--prefix", "--keys-only", &workers])
-        .unwrap();
-    assert_eq!(
-        keys.split_whitespace().collect::<Vec<_>>(),
-        [format!("{workers}w1")]
-    );
+    let keys = stack.etcdctl(&["get", "--prefix", "--keys-only", &workers]).unwrap();
+    assert_eq!(keys.split_whitespace().collect::<Vec<_>>(), [format!("{workers}w1")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,13 +39,8 @@ async fn nothing_is_left_of_a_fleet_nor_of_its_runs() {
     let stack = Stack::shared().await.unwrap();
     let fleet = Fleet::start(&stack, 2).await.unwrap();
     let job = r#"{"name": "long", "command": "sleep 1000", "cronExpr": "* * * * * *"}"#;
-    stack
-        .etcdctl(&["put", &format!("{}/jobs/long", fleet.prefix()), job])
-        .unwrap();
-    let mut pids: Vec<u32> = fleet
-        .ids()
-        .map(|id| fleet.worker(id).unwrap().pid())
-        .collect();
+    stack.etcdctl(&["put", &format!("{}/jobs/long", fleet.prefix()), job]).unwrap();
+    let mut pids: Vec<u32> = fleet.ids().map(|id| fleet.worker(id).unwrap().pid()).collect();
     let run = first_run(&stack, fleet.prefix()).await.unwrap();
     let run = faults::with_environment("CARILLON_RUN", &run);
     assert!(!run.is_empty());
@@ -63,11 +53,7 @@ async fn nothing_is_left_of_a_fleet_nor_of_its_runs() {
 
 /// The id of the first run that a worker has recorded as started.
 async fn first_run(stack: &Stack, fleet: &str) -> anyhow::Result<String> {
-    let log = stack
-        .mongo()
-        .await?
-        .database("cron")
-        .collection::<Document>("log");
+    let log = stack.mongo().await?.database("cron").collection::<Document>("log");
     let mut changes = log.watch().await?;
     let wait = async {
         loop {
@@ -75,10 +61,7 @@ async fn first_run(stack: &Stack, fleet: &str) -> anyhow::Result<String> {
             if let Some(record) = log.find_one(of_fleet).await? {
                 return Ok(record.get_str("_id")?.to_owned());
             }
-            changes
-                .next()
-                .await
-                .ok_or_else(|| anyhow::anyhow!("the watch ended"))??;
+            changes.next().await.ok_or_else(|| anyhow::anyhow!("the watch ended"))??;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), wait).await?

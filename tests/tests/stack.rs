@@ -15,11 +15,7 @@ async fn etcd_keeps_its_data_over_a_restart() {
     stack.etcdctl(&["put", "/t/greeting", "钟"]).unwrap();
 
     stack.stop_etcd().await.unwrap();
-    assert!(
-        stack
-            .etcdctl(&["--command-timeout=300ms", "get", "/t/greeting"])
-            .is_err()
-    );
+    assert!(stack.etcdctl(&["--command-timeout=300ms", "get", "/t/greeting"]).is_err());
     stack.start_etcd().await.unwrap();
 
     let mut client = stack.etcd().await.unwrap();
@@ -30,12 +26,7 @@ async fn etcd_keeps_its_data_over_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mongo_keeps_its_data_over_a_restart() {
     let mut stack = Stack::start().await.unwrap();
-    let log = stack
-        .mongo()
-        .await
-        .unwrap()
-        .database("cron")
-        .collection::<Document>("log");
+    let log = stack.mongo().await.unwrap().database("cron").collection::<Document>("log");
     let documents = (0..1000).map(|number| doc! { "_id": number, "jobName": "钟" });
     log.insert_many(documents).await.unwrap();
 
@@ -43,16 +34,8 @@ async fn mongo_keeps_its_data_over_a_restart() {
     assert!(log.find_one(doc! {}).await.is_err());
     stack.start_mongo().await.unwrap();
 
-    let log = stack
-        .mongo()
-        .await
-        .unwrap()
-        .database("cron")
-        .collection::<Document>("log");
-    assert_eq!(
-        log.count_documents(doc! { "jobName": "钟" }).await.unwrap(),
-        1000
-    );
+    let log = stack.mongo().await.unwrap().database("cron").collection::<Document>("log");
+    assert_eq!(log.count_documents(doc! { "jobName": "钟" }).await.unwrap(), 1000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,32 +44,17 @@ async fn a_paused_server_answers_again_when_it_is_resumed() {
     let mut client = stack.etcd().await.unwrap();
 
     stack.pause_etcd().unwrap();
-    assert!(
-        timeout(Duration::from_millis(300), client.get("/t/a", None))
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_millis(300), client.get("/t/a", None)).await.is_err());
     stack.resume_etcd().unwrap();
 
-    timeout(Duration::from_secs(10), client.get("/t/a", None))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(10), client.get("/t/a", None)).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_form_one_etcd() {
-    let stack = Stack::start_with(&Options {
-        etcd_nodes: 3,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let stack = Stack::start_with(&Options { etcd_nodes: 3, ..Options::default() }).await.unwrap();
 
-    assert_eq!(
-        stack.etcdctl(&["member", "list"]).unwrap().lines().count(),
-        3
-    );
+    assert_eq!(stack.etcdctl(&["member", "list"]).unwrap().lines().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

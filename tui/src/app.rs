@@ -161,11 +161,7 @@ impl App {
     /// Takes what is ready, so that a burst costs one frame.
     async fn gather(&mut self, queue: &mut VecDeque<Msg>) {
         while queue.len() < BURST {
-            let Some(msg) = self
-                .ready_key()
-                .await
-                .or_else(|| self.messages.try_recv().ok())
-            else {
+            let Some(msg) = self.ready_key().await.or_else(|| self.messages.try_recv().ok()) else {
                 return;
             };
             queue.push_back(msg);
@@ -208,9 +204,7 @@ impl App {
             }
             Effect::Suspend => {
                 self.input = None;
-                self.tty
-                    .suspend()
-                    .context("cannot take the terminal again")?;
+                self.tty.suspend().context("cannot take the terminal again")?;
                 self.input = Some(EventStream::new());
                 self.model.screen = self.tty.size()?;
                 let now = Utc::now();

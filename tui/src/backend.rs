@@ -42,11 +42,7 @@ pub fn start(operator: Operator, messages: mpsc::Sender<Msg>) -> mpsc::Sender<Ad
             tokio::spawn(watch_mongo(operator.clone(), messages.clone())),
             tokio::spawn(follow_records(operator.clone(), messages.clone())),
         ];
-        let backend = Backend {
-            operator,
-            messages,
-            logs: HashMap::new(),
-        };
+        let backend = Backend { operator, messages, logs: HashMap::new() };
         backend.serve(effects).await;
         for watcher in watchers {
             watcher.abort();
@@ -75,12 +71,7 @@ impl Backend {
         let action = effect.describe();
         let operator = self.operator.clone();
         match effect {
-            Effect::LoadHistory {
-                generation,
-                filter,
-                before,
-                limit,
-            } => self.answer(async move {
+            Effect::LoadHistory { generation, filter, before, limit } => self.answer(async move {
                 let result = load_history(&operator, filter, before, limit).await;
                 Msg::History { generation, result }
             }),
@@ -124,10 +115,7 @@ impl Backend {
             }),
             Effect::Drain { worker, on } => self.act(action, async move {
                 operator.drain(&worker, on).await?;
-                Ok(format!(
-                    "{worker} {}",
-                    if on { "drains" } else { "takes runs again" }
-                ))
+                Ok(format!("{worker} {}", if on { "drains" } else { "takes runs again" }))
             }),
             // The loop's own: they need the terminal, not a store.
             Effect::LoadTheme(_)
@@ -148,12 +136,7 @@ impl Backend {
         action: String,
         work: impl Future<Output = Result<String, OperatorError>> + Send + 'static,
     ) {
-        self.answer(async move {
-            Msg::Acted {
-                action,
-                result: work.await.map_err(act_error),
-            }
-        });
+        self.answer(async move { Msg::Acted { action, result: work.await.map_err(act_error) } });
     }
 }
 
@@ -190,7 +173,8 @@ fn act_error(e: OperatorError) -> ActError {
         {
             ActError::Unreachable(e.to_string())
         }
-        OperatorError::Records(RecordsError::Unreachable { .. }) => {
+        OperatorError::Unanswered { .. }
+        | OperatorError::Records(RecordsError::Unreachable { .. }) => {
             ActError::Unreachable(e.to_string())
         }
         other => ActError::Refused(other.to_string()),
@@ -198,11 +182,7 @@ fn act_error(e: OperatorError) -> ActError {
 }
 
 async fn save_job(operator: &Operator, ticket: Ticket, save: SaveJob) -> Msg {
-    let SaveJob {
-        job,
-        expected,
-        what,
-    } = save;
+    let SaveJob { job, expected, what } = save;
     let name = job.name.clone();
     let stored = match expected {
         Expected::Create => Stored::Absent,
@@ -211,12 +191,7 @@ async fn save_job(operator: &Operator, ticket: Ticket, save: SaveJob) -> Msg {
     let saved = operator.save(*job, stored, what.verb(), Utc::now()).await;
     // A write without its trace is still a write; the next record that fails to appear shows why.
     let result = saved.map(|done| done.value).map_err(act_error);
-    Msg::Saved {
-        ticket,
-        job: name,
-        what,
-        result,
-    }
+    Msg::Saved { ticket, job: name, what, result }
 }
 
 async fn load_history(
@@ -225,31 +200,11 @@ async fn load_history(
     before: Option<(DateTime<Utc>, RunId)>,
     limit: usize,
 ) -> Result<Page, String> {
-    let HistoryFilter {
-        job,
-        outcome,
-        worker,
-        text,
-    } = filter;
-    let job = job
-        .map(|name| JobName::new(&name))
-        .transpose()
-        .map_err(|e| e.to_string())?;
-    let wanted = Wanted {
-        job,
-        outcome,
-        worker,
-        text,
-    };
-    let page = operator
-        .records
-        .history(&wanted, before, limit)
-        .await
-        .map_err(|e| e.to_string())?;
-    Ok(Page {
-        records: page.records,
-        more: page.more,
-    })
+    let HistoryFilter { job, outcome, worker, text } = filter;
+    let job = job.map(|name| JobName::new(&name)).transpose().map_err(|e| e.to_string())?;
+    let wanted = Wanted { job, outcome, worker, text };
+    let page = operator.records.history(&wanted, before, limit).await.map_err(|e| e.to_string())?;
+    Ok(Page { records: page.records, more: page.more })
 }
 
 /// Sends the output of a run until it ends or the log is closed.
@@ -295,12 +250,7 @@ struct Pulse {
 
 impl Pulse {
     fn new(store: Store) -> Self {
-        Self {
-            store,
-            up: None,
-            since: Utc::now(),
-            trips: VecDeque::with_capacity(ROUND_TRIPS),
-        }
+        Self { store, up: None, since: Utc::now(), trips: VecDeque::with_capacity(ROUND_TRIPS) }
     }
 
     fn beat(&mut self, answer: Result<Duration, String>) -> Msg {
@@ -322,28 +272,15 @@ impl Pulse {
         let mut sorted: Vec<Duration> = self.trips.iter().copied().collect();
         sorted.sort_unstable();
         let rtt = sorted.get(sorted.len() / 2).copied().filter(|_| up);
-        let health = Health {
-            up,
-            rtt,
-            since: self.since,
-            detail,
-        };
-        Msg::Health {
-            store: self.store,
-            health,
-        }
+        let health = Health { up, rtt, since: self.since, detail };
+        Msg::Health { store: self.store, health }
     }
 }
 
 async fn watch_etcd(operator: Operator, messages: mpsc::Sender<Msg>) {
     let mut pulse = Pulse::new(Store::Etcd);
     loop {
-        let answer = operator
-            .etcd
-            .ping()
-            .await
-            .map(|(trip, _)| trip)
-            .map_err(|e| e.to_string());
+        let answer = operator.etcd.ping().await.map(|(trip, _)| trip).map_err(|e| e.to_string());
         if messages.send(pulse.beat(answer)).await.is_err() {
             return;
         }
@@ -370,10 +307,7 @@ async fn follow_records(operator: Operator, messages: mpsc::Sender<Msg>) {
     loop {
         ticks.tick().await;
         // That a store is away is told by its pulse.
-        if let Ok(page) = operator
-            .records
-            .history(&Wanted::default(), None, RECENT)
-            .await
+        if let Ok(page) = operator.records.history(&Wanted::default(), None, RECENT).await
             && page.records != recent
         {
             recent.clone_from(&page.records);

@@ -56,10 +56,7 @@ mod tests {
     #[test]
     fn tmux_gets_its_wrapping_and_long_texts_are_refused() {
         assert_eq!(osc52("f", false).unwrap(), "\x1b]52;c;Zg==\x07");
-        assert_eq!(
-            osc52("f", true).unwrap(),
-            "\x1bPtmux;\x1b\x1b]52;c;Zg==\x07\x1b\\"
-        );
+        assert_eq!(osc52("f", true).unwrap(), "\x1bPtmux;\x1b\x1b]52;c;Zg==\x07\x1b\\");
         assert_eq!(osc52(&"x".repeat(LARGEST + 1), false), None);
     }
 }

@@ -59,9 +59,7 @@ impl Chord {
     /// Whether the chord can be typed into a text.
     pub fn is_text(self) -> bool {
         matches!(self.code, KeyCode::Char(_))
-            && !self
-                .mods
-                .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+            && !self.mods.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
     }
 
     /// Whether a destructive command may never hang on this chord: a bare Ctrl key, Delete or

@@ -86,21 +86,16 @@ impl Keymap {
             for chord in chords {
                 match chord.parse() {
                     Ok(chord) => parsed.push(chord),
-                    Err(message) => conflicts.push(Conflict::BadKey {
-                        command: name.clone(),
-                        message,
-                    }),
+                    Err(message) => {
+                        conflicts.push(Conflict::BadKey { command: name.clone(), message });
+                    }
                 }
             }
             keys.insert(command, parsed);
         }
         let keymap = Self::bind(keys);
         conflicts.extend(keymap.conflicts());
-        if conflicts.is_empty() {
-            Ok(keymap)
-        } else {
-            Err(conflicts)
-        }
+        if conflicts.is_empty() { Ok(keymap) } else { Err(conflicts) }
     }
 
     fn bind(keys: BTreeMap<Command, Vec<Chord>>) -> Self {
@@ -134,24 +129,20 @@ impl Keymap {
             }
         }
         for spec in TABLE.iter().filter(|s| s.danger == Danger::Destroys) {
-            let careless = self
-                .keys_of(spec.command)
-                .iter()
-                .filter(|c| c.is_careless());
-            conflicts.extend(careless.map(|chord| Conflict::Careless {
-                command: spec.name,
-                chord: chord.to_string(),
-            }));
+            let careless = self.keys_of(spec.command).iter().filter(|c| c.is_careless());
+            conflicts.extend(
+                careless.map(|chord| Conflict::Careless {
+                    command: spec.name,
+                    chord: chord.to_string(),
+                }),
+            );
         }
         conflicts
     }
 
     /// What the chord means in `place`.
     pub fn command(&self, place: Context, chord: Chord) -> Option<Command> {
-        place
-            .chain()
-            .iter()
-            .find_map(|context| self.bound.get(&(*context, chord)).copied())
+        place.chain().iter().find_map(|context| self.bound.get(&(*context, chord)).copied())
     }
 
     /// The chords of a command.
@@ -175,10 +166,7 @@ mod tests {
 
     fn overrides(pairs: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
         let owned = |keys: &[&str]| keys.iter().map(|&k| k.to_owned()).collect();
-        pairs
-            .iter()
-            .map(|(name, keys)| ((*name).to_owned(), owned(keys)))
-            .collect()
+        pairs.iter().map(|(name, keys)| ((*name).to_owned(), owned(keys))).collect()
     }
 
     #[test]
@@ -194,20 +182,11 @@ mod tests {
     fn a_key_means_what_its_place_says() {
         let keymap = Keymap::default();
         let chord = |text: &str| text.parse::<Chord>().unwrap();
-        assert_eq!(
-            keymap.command(Context::Workers, chord("d")),
-            Some(Command::Drain)
-        );
+        assert_eq!(keymap.command(Context::Workers, chord("d")), Some(Command::Drain));
         assert_eq!(keymap.command(Context::Jobs, chord("d")), None);
         assert_eq!(keymap.command(Context::History, chord("x")), None);
-        assert_eq!(
-            keymap.command(Context::Running, chord("x")),
-            Some(Command::Kill)
-        );
-        assert_eq!(
-            keymap.command(Context::Jobs, chord("j")),
-            Some(Command::Down)
-        );
+        assert_eq!(keymap.command(Context::Running, chord("x")), Some(Command::Kill));
+        assert_eq!(keymap.command(Context::Jobs, chord("j")), Some(Command::Down));
     }
 
     #[test]
@@ -219,11 +198,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let wrong = overrides(&[
-            ("kill", &["ctrl-k"]),
-            ("explode", &["b"]),
-            ("down", &["hyper-j"]),
-        ]);
+        let wrong =
+            overrides(&[("kill", &["ctrl-k"]), ("explode", &["b"]), ("down", &["hyper-j"])]);
         let errors = Keymap::with_overrides(&wrong).unwrap_err();
         assert_eq!(errors.len(), 3, "{errors:?}");
     }
@@ -232,10 +208,7 @@ mod tests {
     fn a_command_can_move_to_another_key() {
         let keymap = Keymap::with_overrides(&overrides(&[("kill", &["K"])])).unwrap();
         let chord = |text: &str| text.parse::<Chord>().unwrap();
-        assert_eq!(
-            keymap.command(Context::Running, chord("K")),
-            Some(Command::Kill)
-        );
+        assert_eq!(keymap.command(Context::Running, chord("K")), Some(Command::Kill));
         assert_eq!(keymap.command(Context::Running, chord("x")), None);
     }
 }

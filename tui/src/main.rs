@@ -25,13 +25,7 @@ struct Arguments {
     etcd: Option<String>,
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
-    #[arg(
-        long,
-        value_name = "URI",
-        env = "CARILLON_MONGO",
-        hide_env_values = true,
-        global = true
-    )]
+    #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true, global = true)]
     mongo: Option<String>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX", global = true)]
@@ -68,24 +62,16 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| folder("XDG_CONFIG_HOME", ".config").join("config.toml"));
     let state = folder("XDG_STATE_HOME", ".local/state");
-    let given = Partial {
-        etcd: arguments.etcd,
-        mongo: arguments.mongo,
-        prefix: arguments.prefix,
-    };
+    let given = Partial { etcd: arguments.etcd, mongo: arguments.mongo, prefix: arguments.prefix };
     let text = read_config(&config, arguments.config.is_some())?;
     let file = Partial::from_toml(&config.display().to_string(), &text)
         .map_err(|e| Failure::Failed(e.to_string()))?;
-    let connection: Connection = given
-        .or(file)
-        .resolve()
-        .map_err(|e| Failure::Failed(e.to_string()))?;
+    let connection: Connection =
+        given.or(file).resolve().map_err(|e| Failure::Failed(e.to_string()))?;
     let who = who();
     let failed = |e: std::io::Error| Failure::Failed(e.to_string());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let result = match arguments.command {
         Some(command) => runtime.block_on(cli::execute(command, &connection, who, &config, &state)),
         None => {
@@ -128,12 +114,7 @@ async fn console(
         theme,
         keymap: Keymap::default(),
     };
-    let config = AppConfig {
-        setup,
-        themes,
-        depth,
-        in_tmux: var("TMUX").is_some(),
-    };
+    let config = AppConfig { setup, themes, depth, in_tmux: var("TMUX").is_some() };
     let backend = |messages| backend::start(operator, messages);
     app::run(config, backend).await.map_err(|e| failed(&e))
 }
@@ -148,24 +129,14 @@ fn read_config(path: &Path, named: bool) -> Result<String, Failure> {
 
 /// The program's folder under the one that `variable` names, or under its default in the home.
 fn folder(variable: &str, default: &str) -> PathBuf {
-    let set = std::env::var_os(variable)
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from);
+    let set = std::env::var_os(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(default);
     set.unwrap_or_else(home).join("carillon")
 }
 
 fn who() -> Who {
-    let host = nix::unistd::gethostname().map_or_else(
-        |_| "unknown".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    );
-    let login = nix::unistd::User::from_uid(nix::unistd::Uid::current())
-        .ok()
-        .flatten();
-    Who::from_environment(
-        |name| std::env::var(name).ok(),
-        host,
-        login.map(|user| user.name),
-    )
+    let host = nix::unistd::gethostname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
+    let login = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    Who::from_environment(|name| std::env::var(name).ok(), host, login.map(|user| user.name))
 }

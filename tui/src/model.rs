@@ -150,10 +150,7 @@ impl Model {
             workers: Workers::default(),
             layers: Vec::new(),
             toasts: Toasts::default(),
-            connection: Connection {
-                etcd: Link::new(&setup.etcd),
-                mongo: Link::new(&setup.mongo),
-            },
+            connection: Connection { etcd: Link::new(&setup.etcd), mongo: Link::new(&setup.mongo) },
             read_only: setup.read_only,
             theme: setup.theme,
             keymap: setup.keymap,
@@ -217,10 +214,7 @@ impl Model {
         if !self.toasts.is_empty() || self.connection.wants_ticks() || !self.synced {
             return true;
         }
-        let covered = self
-            .layers
-            .iter()
-            .any(|l| matches!(l, Layer::Editor { .. }));
+        let covered = self.layers.iter().any(|l| matches!(l, Layer::Editor { .. }));
         if covered {
             // The editor shows the next firings, which pass.
             return true;

@@ -72,6 +72,14 @@ pub enum OperatorError {
         /// Everything that is wrong with it.
         problems: String,
     },
+    /// Nobody answered when a run was asked for: it may come all the same.
+    #[error("{error}; the run may start all the same, as {id}")]
+    Unanswered {
+        /// The id that it would have.
+        id: RunId,
+        /// What happened.
+        error: EtcdError,
+    },
     /// The run has ended already.
     #[error("the run {0} is not live any more")]
     NotLive(RunId),
@@ -144,13 +152,8 @@ impl Operator {
         };
         let revision = self.jobs.save(&job, expected).await?;
         let after = Some(job.to_json());
-        let untraced = self
-            .trace(&checked.name, what, before, after, revision, now)
-            .await;
-        Ok(Done {
-            value: revision,
-            untraced,
-        })
+        let untraced = self.trace(&checked.name, what, before, after, revision, now).await;
+        Ok(Done { value: revision, untraced })
     }
 
     /// Pauses or resumes a job; the value says whether that changed anything.
@@ -169,22 +172,13 @@ impl Operator {
             problems: problems.to_string(),
         })?;
         if checked.job.enabled == enabled {
-            return Ok(Done {
-                value: false,
-                untraced: None,
-            });
+            return Ok(Done { value: false, untraced: None });
         }
-        let job = Job {
-            enabled,
-            ..checked.job
-        };
+        let job = Job { enabled, ..checked.job };
         let what = if enabled { "resume" } else { "pause" };
         let expected = Expected::Revision(entry.mod_revision);
         let done = self.save(job, expected, what, now).await?;
-        Ok(Done {
-            value: true,
-            untraced: done.untraced,
-        })
+        Ok(Done { value: true, untraced: done.untraced })
     }
 
     /// Deletes a job that stands at `revision`.
@@ -199,13 +193,8 @@ impl Operator {
     ) -> Result<Done<i64>, OperatorError> {
         let before = self.jobs.get(name).await?.map(|entry| entry.raw);
         let revision = self.jobs.delete(name, revision).await?;
-        let untraced = self
-            .trace(name, "delete", before, None, revision, now)
-            .await;
-        Ok(Done {
-            value: revision,
-            untraced,
-        })
+        let untraced = self.trace(name, "delete", before, None, revision, now).await;
+        Ok(Done { value: revision, untraced })
     }
 
     /// Asks for a run of the job now; the value is the id that the run will have.
@@ -233,13 +222,17 @@ impl Operator {
             job_created: entry.create_revision,
             by: self.who.to_string(),
         };
-        match self.claims.request_run(name, id, &request).await? {
+        let answer = self.claims.request_run(name, id, &request).await.map_err(|error| {
+            if error.is_ambiguous() {
+                OperatorError::Unanswered { id, error }
+            } else {
+                error.into()
+            }
+        })?;
+        match answer {
             Answer::Done(revision) => {
                 let untraced = self.trace(name, "run", None, None, revision, now).await;
-                Ok(Done {
-                    value: id,
-                    untraced,
-                })
+                Ok(Done { value: id, untraced })
             }
             Answer::Refused(_) => Err(OperatorError::NoSuchJob(name.clone())),
         }
@@ -255,20 +248,12 @@ impl Operator {
         run: RunId,
         now: DateTime<Utc>,
     ) -> Result<Done<i64>, OperatorError> {
-        let request = KillRequest {
-            grace_secs: None,
-            by: self.who.to_string(),
-            at: now,
-        };
+        let request = KillRequest { grace_secs: None, by: self.who.to_string(), at: now };
         match self.claims.request_kill(job, run, &request).await? {
             Answer::Done(revision) => {
-                let untraced = self
-                    .trace(job, &format!("kill {run}"), None, None, revision, now)
-                    .await;
-                Ok(Done {
-                    value: revision,
-                    untraced,
-                })
+                let untraced =
+                    self.trace(job, &format!("kill {run}"), None, None, revision, now).await;
+                Ok(Done { value: revision, untraced })
             }
             Answer::Refused(_) => Err(OperatorError::NotLive(run)),
         }
@@ -303,11 +288,7 @@ impl Operator {
             after,
             revision,
         };
-        self.records
-            .record_change(&change)
-            .await
-            .err()
-            .map(|e| e.to_string())
+        self.records.record_change(&change).await.err().map(|e| e.to_string())
     }
 }
 

@@ -37,13 +37,8 @@ pub fn is_there() -> bool {
 pub fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = Vec::new();
-        let _ = queue!(
-            out,
-            EndSynchronizedUpdate,
-            DisableBracketedPaste,
-            LeaveAlternateScreen,
-            Show
-        );
+        let _ =
+            queue!(out, EndSynchronizedUpdate, DisableBracketedPaste, LeaveAlternateScreen, Show);
         let mut stdout = io::stdout();
         let _ = stdout.write_all(&out).and_then(|()| stdout.flush());
         let _ = disable_raw_mode();
@@ -154,10 +149,7 @@ impl Hangup {
     ///
     /// # Errors
     /// When standard input cannot be watched.
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe; an `OwnedFd` stays open"
-    )]
+    #[expect(deprecated, reason = "its replacement is unsafe; an `OwnedFd` stays open")]
     pub fn watch() -> io::Result<Self> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         AsyncFd::with_interest(stdin, Interest::READABLE).map(Self)
@@ -219,10 +211,7 @@ impl Screen {
     }
 
     fn told(&mut self, change: impl FnOnce(&mut Cursor)) -> bool {
-        let mut cursor = self.cursor.unwrap_or(Cursor {
-            shown: true,
-            at: None,
-        });
+        let mut cursor = self.cursor.unwrap_or(Cursor { shown: true, at: None });
         change(&mut cursor);
         let new = self.cursor != Some(cursor);
         self.cursor = Some(cursor);
@@ -324,9 +313,7 @@ mod tests {
         use ratatui::{TerminalOptions, Viewport};
         let out = tempfile::tempfile().unwrap();
         let area = ratatui::layout::Rect::new(0, 0, 20, 3);
-        let options = TerminalOptions {
-            viewport: Viewport::Fixed(area),
-        };
+        let options = TerminalOptions { viewport: Viewport::Fixed(area) };
         let mut terminal = Terminal::with_options(screen(&out), options).unwrap();
         let mut draw = |text: &'static str| {
             let area = Paragraph::new(text);

@@ -71,10 +71,7 @@ pub(crate) fn running(job: &str, n: u64, worker: &str, revision: i64) -> Item {
 }
 
 fn worker(id: &str, more: &str) -> Item {
-    let (clock, started) = (
-        now().to_rfc3339(),
-        (now() - TimeDelta::hours(5)).to_rfc3339(),
-    );
+    let (clock, started) = (now().to_rfc3339(), (now() - TimeDelta::hours(5)).to_rfc3339());
     let value = format!(
         r#"{{"host":"box-{id}","pid":77,"labels":{{"zone":"a"}},"version":"0.1.0","rulesVersion":"x","capacity":64,"running":1,"latenessP99Millis":8,"clock":"{clock}","started":"{started}"{more}}}"#
     );
@@ -84,20 +81,13 @@ fn worker(id: &str, more: &str) -> Item {
 /// Five jobs, two live runs, two workers.
 pub(crate) fn snapshot() -> Msg {
     let items = vec![
-        item(
-            "jobs/settle",
-            job("settle", r#"{"labels":{"team":"pay"}}"#),
-            10,
-        ),
+        item("jobs/settle", job("settle", r#"{"labels":{"team":"pay"}}"#), 10),
         item("jobs/hourly", job("hourly", "{}"), 11),
         item("jobs/paused", job("paused", r#"{"enabled":false}"#), 12),
         item("jobs/broken", "{\"command\":7".to_owned(), 13),
         item(
             "jobs/每日清算",
-            job(
-                "每日清算",
-                r#"{"labels":{"team":"pay"},"timezone":"Asia/Shanghai"}"#,
-            ),
+            job("每日清算", r#"{"labels":{"team":"pay"},"timezone":"Asia/Shanghai"}"#),
             14,
         ),
         running("settle", 0, "w1", 20),
@@ -105,10 +95,7 @@ pub(crate) fn snapshot() -> Msg {
         worker("w1", ""),
         worker("w2", r#","draining":true"#),
     ];
-    Msg::Fleet(Feed::Snapshot {
-        revision: 35,
-        items,
-    })
+    Msg::Fleet(Feed::Snapshot { revision: 35, items })
 }
 
 /// Presses one chord.
@@ -137,9 +124,7 @@ pub(crate) fn render(model: &mut Model) -> Vec<String> {
     let (columns, rows) = model.screen;
     model.settle();
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-    terminal
-        .draw(|frame| crate::view::draw(frame, model))
-        .unwrap();
+    terminal.draw(|frame| crate::view::draw(frame, model)).unwrap();
     let buffer = terminal.backend().buffer();
     let mut lines = Vec::new();
     for y in 0..rows {

@@ -113,9 +113,7 @@ fn is_harmless(grapheme: &str) -> bool {
                 && !hides(first)
                 && !is_mark(first)
                 && rest.chars().count() <= MARKS_MAX
-                && rest
-                    .chars()
-                    .all(|c| joined(c) || !(c.is_control() || hides(c)))
+                && rest.chars().all(|c| joined(c) || !(c.is_control() || hides(c)))
                 && rest
                     .chars()
                     .zip(rest.chars().skip(1).map(Some).chain([None]))
@@ -307,10 +305,7 @@ mod tests {
         assert_eq!(width("每日备份"), 8);
         assert_eq!(width("cafe\u{301}"), 4);
         assert_eq!(width("👩‍👩‍👧‍👦"), 2);
-        assert_eq!(
-            clean("👩‍👩‍👧‍👦 每日 cafe\u{301} नमस्ते"),
-            "👩‍👩‍👧‍👦 每日 cafe\u{301} नमस्ते"
-        );
+        assert_eq!(clean("👩‍👩‍👧‍👦 每日 cafe\u{301} नमस्ते"), "👩‍👩‍👧‍👦 每日 cafe\u{301} नमस्ते");
     }
 
     #[test]
@@ -358,11 +353,7 @@ mod tests {
                 assert_eq!(grapheme_sum(&fit(&long, 40)), 40, "{unit:?}");
             }
             // A thousand walks over all of it would take minutes.
-            assert!(
-                start.elapsed().as_secs() < 20,
-                "{unit:?}: {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed().as_secs() < 20, "{unit:?}: {:?}", start.elapsed());
         }
     }
 
@@ -381,30 +372,13 @@ mod tests {
     #[test]
     fn times_and_sizes_read_well() {
         let ms = TimeDelta::milliseconds;
-        let all = [
-            0,
-            420,
-            1_000,
-            3_260,
-            12_900,
-            307_000,
-            7_380_000,
-            352_800_000,
-        ];
+        let all = [0, 420, 1_000, 3_260, 12_900, 307_000, 7_380_000, 352_800_000];
         let shown = all.map(|n| duration(ms(n)));
-        assert_eq!(
-            shown,
-            [
-                "0ms", "420ms", "1.0s", "3.2s", "12s", "5m07s", "2h03m", "4d02h"
-            ]
-        );
+        assert_eq!(shown, ["0ms", "420ms", "1.0s", "3.2s", "12s", "5m07s", "2h03m", "4d02h"]);
         let shown = [0, 59_999, 60_000, -3_600_000, 90_000_000].map(|n| ago(ms(n)));
         assert_eq!(shown, ["0s", "59s", "1m", "1h", "1d"]);
         let shown = [0, 1_023, 1_024, 4_300, 38_797_312, 5 << 40].map(bytes);
-        assert_eq!(
-            shown,
-            ["0 B", "1023 B", "1.0 KiB", "4.1 KiB", "37 MiB", "5.0 TiB"]
-        );
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "4.1 KiB", "37 MiB", "5.0 TiB"]);
         assert_eq!(bytes(u64::MAX), "1677721 TiB");
         assert_eq!(count(1, "run"), "1 run");
         assert_eq!(count(1_234_567, "line"), "1,234,567 lines");

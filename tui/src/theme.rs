@@ -18,14 +18,8 @@ pub const DEFAULT_THEME: &str = "carillon-dark";
 
 /// The themes that are part of the program.
 const BUILT_IN: [(&str, &str); 2] = [
-    (
-        DEFAULT_THEME,
-        include_str!("../../themes/carillon-dark.toml"),
-    ),
-    (
-        "carillon-light",
-        include_str!("../../themes/carillon-light.toml"),
-    ),
+    (DEFAULT_THEME, include_str!("../../themes/carillon-dark.toml")),
+    ("carillon-light", include_str!("../../themes/carillon-light.toml")),
 ];
 
 /// The names of [`BUILT_IN`].
@@ -370,19 +364,11 @@ impl Theme {
         let mut styles = [Style::new(); Role::ALL.len()];
         for (style, role) in styles.iter_mut().zip(Role::ALL) {
             if let Some(entry) = roles.get(role.name()) {
-                let paints = Paints {
-                    theme: name,
-                    role: role.name(),
-                    palette: &palette,
-                };
+                let paints = Paints { theme: name, role: role.name(), palette: &palette };
                 *style = paints.style(entry, depth, role == Role::Text)?;
             }
         }
-        Ok(Self {
-            name: name.to_owned(),
-            depth,
-            styles,
-        })
+        Ok(Self { name: name.to_owned(), depth, styles })
     }
 }
 
@@ -447,9 +433,9 @@ impl Paints<'_> {
         // A surface that is one only by its colour is not worth reversing half a screen for.
         let surface = ["status-bar", "popup", "button", "input", "input-focused"];
         Ok(match full.bg {
-            Some(_) if lost(reduced.bg) && !surface.contains(&self.role) => Style::new()
-                .add_modifier(reduced.add_modifier)
-                .add_modifier(Modifier::REVERSED),
+            Some(_) if lost(reduced.bg) && !surface.contains(&self.role) => {
+                Style::new().add_modifier(reduced.add_modifier).add_modifier(Modifier::REVERSED)
+            }
             Some(_) if lost(reduced.bg) => Style::new().add_modifier(reduced.add_modifier),
             _ => reduced,
         })

@@ -74,12 +74,7 @@ pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {
             log_part(model, run, part);
             Vec::new()
         }
-        Msg::Saved {
-            ticket,
-            job,
-            what,
-            result,
-        } => {
+        Msg::Saved { ticket, job, what, result } => {
             saved(model, ticket, &job, what, result);
             Vec::new()
         }

@@ -32,20 +32,15 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model) {
     frame.buffer_mut().set_style(area, theme.get(Role::Text));
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
-        let needed = format!(
-            "at least {columns}x{rows} is needed, this is {}x{}",
-            area.width, area.height
-        );
+        let needed =
+            format!("at least {columns}x{rows} is needed, this is {}x{}", area.width, area.height);
         frame.render_widget(Paragraph::new(needed), area);
         return;
     }
     let [top, bottom] = Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(area);
-    let [tabs, body, hints] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Fill(1),
-        Constraint::Length(1),
-    ])
-    .areas(top);
+    let [tabs, body, hints] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
+            .areas(top);
     status::tabs(frame, tabs, model);
     match model.view {
         View::Jobs => jobs::draw(frame, body, model),
@@ -90,9 +85,7 @@ fn popup(frame: &mut Frame<'_>, area: Rect, size: (u16, u16), title: &str, theme
     frame.render_widget(Clear, place);
     frame.buffer_mut().set_style(place, theme.get(Role::Text));
     let title = Span::styled(format!(" {} ", text::clean(title)), theme.get(Role::Title));
-    let block = Block::bordered()
-        .border_style(theme.get(Role::BorderFocused))
-        .title(title);
+    let block = Block::bordered().border_style(theme.get(Role::BorderFocused)).title(title);
     let inside = block.inner(place);
     frame.render_widget(block, place);
     inside
@@ -101,11 +94,7 @@ fn popup(frame: &mut Frame<'_>, area: Rect, size: (u16, u16), title: &str, theme
 /// Lines in the middle of an empty table.
 fn empty(frame: &mut Frame<'_>, area: Rect, theme: &Theme, lines: &[String]) {
     let height = u16::try_from(lines.len()).unwrap_or(1).min(area.height);
-    let place = Rect {
-        y: area.y + (area.height - height) / 3,
-        height,
-        ..area
-    };
+    let place = Rect { y: area.y + (area.height - height) / 3, height, ..area };
     let lines: Vec<Line<'_>> = lines
         .iter()
         .enumerate()
@@ -121,9 +110,7 @@ fn empty(frame: &mut Frame<'_>, area: Rect, theme: &Theme, lines: &[String]) {
 fn line(frame: &mut Frame<'_>, area: Rect, row: u16, text: &str, style: Style) {
     if row < area.height {
         let fitted = text::fit(text, usize::from(area.width));
-        frame
-            .buffer_mut()
-            .set_string(area.x, area.y + row, fitted, style);
+        frame.buffer_mut().set_string(area.x, area.y + row, fitted, style);
     }
 }
 

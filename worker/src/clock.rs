@@ -8,7 +8,5 @@ use nix::time::{ClockId, clock_gettime};
 /// Time since boot, suspended time included.
 pub(crate) fn since_boot() -> Duration {
     // CLOCK_BOOTTIME cannot fail on Linux 2.6.39 and later; zero would only distrust the lease.
-    clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map(Duration::from)
-        .unwrap_or_default()
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }

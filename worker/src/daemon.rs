@@ -9,28 +9,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use carillon_core::claims::{Answer, Claims, Refusal};
+use carillon_core::claims::{Answer, Claims};
 use carillon_core::decide::Move;
 use carillon_core::etcd::Etcd;
 use carillon_core::fleet::{Registration, rules_version};
 use carillon_core::id::{JobName, RunId, WorkerId};
-use carillon_core::job::JobEntry;
+use carillon_core::job::{Concurrency, JobEntry};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::records::Records;
 use carillon_core::replica::{Feed, Versioned};
-use carillon_core::run::{LiveRun, RunState};
+use carillon_core::run::{LiveRun, Outcome, RunRecord};
 use carillon_core::settings::Connection;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::claim::{Settled, take_step, take_trigger};
+use crate::claim::{Effect, Settled, take_step, take_trigger};
 use crate::execute::{Executor, Order};
 use crate::lease::{Keeper, Standing};
 use crate::report::{REPORTS_BOUND, Report, Reporter};
+use crate::runs::Runs;
 use crate::schedule::{Due, Schedule};
-use crate::supervise::{ORDERS_BOUND, Over, Supervisor, lost_record, order};
+use crate::supervise::{Over, Supervisor, order};
 
 /// The longest sleep, so that a clock that jumps is noticed within a second.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
@@ -42,6 +44,8 @@ const AFTER_FAILURE: TimeDelta = TimeDelta::seconds(1);
 const CLAIMS: usize = 64;
 /// Starts over which the lateness percentile is computed.
 const LATENESS_WINDOW: usize = 256;
+/// How long the last runs may take to end after their grace.
+const LAST_ENDS: Duration = Duration::from_secs(5);
 /// How long the reporter may go on after the last run, at the end.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 
@@ -122,17 +126,15 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         draining: false,
         stopping: false,
         deciding: BTreeSet::new(),
-        pending: BTreeSet::new(),
         held: BTreeSet::new(),
-        runs: HashMap::new(),
+        runs: Runs::default(),
+        waiting: HashMap::new(),
         told: BTreeMap::new(),
         lateness: VecDeque::new(),
         settling: JoinSet::new(),
         running: JoinSet::new(),
     };
-    daemon
-        .work(etcd.feed(), &mut stops, options.drain_timeout)
-        .await;
+    daemon.work(etcd.feed(), &mut stops, options.drain_timeout).await;
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
@@ -160,12 +162,11 @@ fn first_registration(options: &Options) -> Registration {
     }
 }
 
-/// A run of this worker, as the daemon sees it.
-struct Mine {
-    orders: mpsc::Sender<Order>,
-    /// The revision of its claim.
-    fence: i64,
-    kill_sent: bool,
+/// A run that waits for the end of those it replaces.
+struct Waiting {
+    live: LiveRun,
+    entry: Arc<JobEntry>,
+    orders: mpsc::Receiver<Order>,
 }
 
 struct Daemon {
@@ -189,12 +190,10 @@ struct Daemon {
     stopping: bool,
     /// Jobs with a transaction under way: one at a time for each.
     deciding: BTreeSet<JobName>,
-    /// Runs whose claim has not been answered yet.
-    pending: BTreeSet<RunId>,
     /// Jobs that are due but cannot be taken now.
     held: BTreeSet<JobName>,
-    /// Every run that this process has ever started and not yet ended.
-    runs: HashMap<RunId, Mine>,
+    runs: Runs,
+    waiting: HashMap<RunId, Waiting>,
     /// What the log was told about jobs that cannot be scheduled.
     told: BTreeMap<JobName, String>,
     lateness: VecDeque<u64>,
@@ -210,6 +209,7 @@ impl Daemon {
         drain_timeout: Duration,
     ) {
         let mut drained = None;
+        let mut last_call = None;
         loop {
             if self.stopping && self.running.is_empty() && self.settling.is_empty() {
                 return;
@@ -217,26 +217,42 @@ impl Daemon {
             let sleep = tokio::time::sleep(self.until_due(Utc::now()));
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
-                Some(Ok(settled)) = self.settling.join_next() => self.on_settled(settled),
-                Some(Ok(over)) = self.running.join_next() => self.on_over(&over),
+                Some(settled) = self.settling.join_next() => match settled {
+                    Ok(settled) => self.on_settled(settled),
+                    Err(e) => error!("a decision failed: {e}"),
+                },
+                Some(over) = self.running.join_next() => match over {
+                    Ok(over) => self.on_over(&over),
+                    Err(e) => error!("a run was not seen through: {e}"),
+                },
                 Ok(()) = self.standing.changed() => self.on_standing(),
                 _ = stops.recv() => {
                     if std::mem::replace(&mut self.stopping, true) {
-                        self.abandon_all("the worker was told to stop at once");
+                        last_call = Some(self.call_last("the worker was told to stop at once"));
                     } else {
-                        info!("draining: {} live runs may take {} s", self.runs.len(), drain_timeout.as_secs());
-                        drained = Some(tokio::time::Instant::now() + drain_timeout);
+                        info!("draining: {} live runs may take {} s", self.runs.live(), drain_timeout.as_secs());
+                        drained = Some(Instant::now() + drain_timeout);
                         self.publish();
                     }
                 }
                 () = until(drained), if drained.is_some() => {
                     drained = None;
-                    self.abandon_all("the worker stopped and its drain time was over");
+                    last_call = Some(self.call_last("the worker stopped and its drain time was over"));
+                }
+                () = until(last_call), if last_call.is_some() => {
+                    warn!("leaving although etcd does not take the ends of the last runs: the others settle them as lost");
+                    return;
                 }
                 () = sleep => {}
             }
             self.tick(Utc::now());
         }
+    }
+
+    /// Ends all runs, and says until when that is waited for.
+    fn call_last(&self, reason: &str) -> Instant {
+        self.runs.abandon(reason, None);
+        Instant::now() + self.runs.longest_grace() + LAST_ENDS
     }
 
     /// Whether anything may be decided now.
@@ -264,6 +280,7 @@ impl Daemon {
                 Due::Slot(job) => self.consider(&job, now),
                 Due::Trigger(job, id) => self.consider_trigger(&job, id, now),
                 Due::Lost(job, run) => self.settle_lost(&job, run, now),
+                Due::Spawn(_, run) => self.go_ahead(run),
                 Due::Lingering(job, id) => self.complete(&job, id),
             }
         }
@@ -274,7 +291,7 @@ impl Daemon {
     }
 
     fn takes_new(&self) -> bool {
-        !self.draining && !self.stopping && self.runs.len() + self.pending.len() < self.capacity
+        !self.draining && !self.stopping && self.runs.load() < self.capacity
     }
 
     fn may_run(&self, entry: &JobEntry) -> bool {
@@ -304,24 +321,16 @@ impl Daemon {
             && !(self.takes_new() && self.may_run(&wanted.entry))
         {
             // The others take it; if nobody does, it is settled as missed after its deadline.
-            self.schedule
-                .due
-                .insert(Due::Slot(job.clone()), *spawn_before);
+            self.schedule.due.insert(Due::Slot(job.clone()), *spawn_before);
             self.held.insert(job.clone());
             return;
         }
         self.deciding.insert(job.clone());
         let run = RunId::new(now);
         if matches!(wanted.step, Move::Run { .. }) {
-            self.pending.insert(run);
+            self.runs.claiming(run);
         }
-        self.settling.spawn(take_step(
-            self.claims.clone(),
-            self.keys.clone(),
-            wanted,
-            run,
-            now,
-        ));
+        self.settling.spawn(take_step(self.claims.clone(), self.keys.clone(), wanted, run, now));
     }
 
     fn consider_trigger(&mut self, job: &JobName, id: RunId, now: DateTime<Utc>) {
@@ -331,130 +340,114 @@ impl Daemon {
             return;
         }
         let lease = self.lease();
-        let Some(wanted) = self.schedule.look_at_trigger(job, id, lease, now) else {
-            return;
-        };
-        if wanted.verdict.is_ok() {
-            let may_run = wanted
-                .entry
-                .as_ref()
-                .is_some_and(|entry| self.may_run(entry));
-            if !(self.takes_new() && may_run) {
+        let Some(wanted) = self.schedule.look_at_trigger(job, id, lease, now) else { return };
+        if let Ok((entry, _)) = &wanted.verdict {
+            if !(self.takes_new() && self.may_run(entry)) {
                 self.schedule.due.insert(again, now + AFTER_FAILURE);
                 return;
             }
-            self.pending.insert(id);
+            self.runs.claiming(id);
         }
         self.deciding.insert(job.clone());
-        let (claims, keys) = (self.claims.clone(), self.keys.clone());
-        self.settling
-            .spawn(take_trigger(claims, keys, wanted, job.clone(), now));
+        self.settling.spawn(take_trigger(self.claims.clone(), self.keys.clone(), wanted, now));
     }
 
     fn on_settled(&mut self, settled: Settled) {
-        let Settled {
-            job,
-            run,
-            entry,
-            record,
-            puts,
-            answer,
-        } = settled;
+        let Settled { job, trigger, effect, puts, answer } = settled;
         self.deciding.remove(&job);
-        if let Some(live) = &run {
-            self.pending.remove(&live.run);
+        let run = match &effect {
+            Effect::Begins(live, _) => Some(live.run),
+            Effect::Records(_) | Effect::Moves => None,
+        };
+        if let Some(run) = run {
+            self.runs.answered(run);
         }
         let now = Utc::now();
-        match answer {
+        let look_again = match answer {
             Ok(Answer::Done(revision)) => {
                 self.schedule.take_own(puts, revision, now);
-                if let Some(record) = record {
-                    info!(%job, outcome = %record.outcome, "{}", record.err);
-                    self.report(
-                        job.clone(),
-                        Versioned {
-                            value: record,
-                            mod_revision: revision,
-                        },
-                    );
-                }
-                if let (Some(live), Some(entry)) = (run, entry) {
-                    debug!(%job, run = %live.run, "claimed at revision {revision}");
-                    self.start(
-                        LiveRun {
-                            fence: revision,
-                            ..live
-                        },
-                        entry,
-                    );
+                match effect {
+                    Effect::Begins(live, entry) => {
+                        debug!(%job, run = %live.run, "claimed at revision {revision}");
+                        self.start(LiveRun { fence: revision, ..live }, entry);
+                    }
+                    Effect::Records(record) => {
+                        info!(%job, outcome = %record.outcome, "{}", record.err);
+                        let done = Versioned { value: *record, mod_revision: revision };
+                        self.report(job.clone(), done);
+                    }
+                    Effect::Moves => {}
                 }
                 self.schedule.due.insert(Due::Slot(job), now);
+                return;
             }
             Ok(Answer::Refused(why)) => {
                 debug!(%job, "refused: {why:?}");
-                let again = if why == Refusal::CursorMoved {
-                    SECOND_LOOK
-                } else {
-                    SECOND_LOOK * 2
-                };
-                self.schedule.due.insert(Due::Slot(job), now + again);
+                SECOND_LOOK
             }
             Err(e) => {
                 // It may have been carried out. Then its key comes by the watch and is adopted.
-                warn!(%job, "cannot decide its slot: {e}");
-                if let Some(live) = run {
-                    self.adopt(&job, live.run);
+                warn!(%job, "cannot decide it: {e}");
+                if let Some(run) = run {
+                    self.adopt(&job, run);
                 }
-                self.schedule
-                    .due
-                    .insert(Due::Slot(job), now + AFTER_FAILURE);
+                AFTER_FAILURE
             }
+        };
+        if let Some(id) = trigger {
+            self.schedule.due.insert(Due::Trigger(job.clone(), id), now + look_again);
         }
+        self.schedule.due.insert(Due::Slot(job), now + look_again);
     }
 
-    fn report(&mut self, job: JobName, done: Versioned<carillon_core::run::RunRecord>) {
+    fn report(&mut self, job: JobName, done: Versioned<RunRecord>) {
         // A full channel is no loss: the done/ key lingers and is completed later.
-        self.reports
-            .try_send(Report::Done(job, Box::new(done)))
-            .ok();
+        self.reports.try_send(Report::Done(job, Box::new(done))).ok();
     }
 
     fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
-        if self.runs.contains_key(&live.run) {
-            return;
-        }
-        let (orders, to_run) = mpsc::channel(ORDERS_BOUND);
-        let run = live.run;
-        let mut mine = Mine {
-            orders,
-            fence: live.fence,
-            kill_sent: false,
-        };
+        let Some(orders) = self.runs.begin(&live) else { return };
         if let Some(kill) = self.schedule.replica.kill_of(&live) {
-            mine.kill_sent = mine.orders.try_send(order(&kill)).is_ok();
+            self.runs.order(live.run, order(&kill));
         }
-        self.runs.insert(run, mine);
-        let retention = self.retention_of(&entry);
-        let supervisor = self.supervisor.clone();
-        self.running
-            .spawn(supervisor.see_through(live, entry, to_run, retention));
+        let run = live.run;
+        let replaces = entry.job().is_some_and(|job| job.concurrency == Concurrency::Replace);
+        let (job, at) = (live.job.clone(), live.value.spawn_before);
+        self.waiting.insert(run, Waiting { live, entry, orders });
+        if replaces {
+            self.schedule.due.insert(Due::Spawn(job.clone(), run), at);
+            self.let_go(&job);
+        } else {
+            self.go_ahead(run);
+        }
+    }
+
+    /// Starts the runs of a job that wait for no earlier one any more.
+    fn let_go(&mut self, job: &JobName) {
+        let free = |w: &&Waiting| w.live.job == *job && self.schedule.older_than(&w.live) == 0;
+        let runs: Vec<RunId> = self.waiting.values().filter(free).map(|w| w.live.run).collect();
+        for run in runs {
+            self.go_ahead(run);
+        }
+    }
+
+    /// Starts a run; past its deadline the supervisor records that instead.
+    fn go_ahead(&mut self, run: RunId) {
+        let Some(Waiting { live, entry, orders }) = self.waiting.remove(&run) else { return };
+        self.schedule.due.remove(&Due::Spawn(live.job.clone(), run));
+        let days = self.schedule.retention_of(&entry);
+        self.running.spawn(self.supervisor.clone().see_through(live, entry, orders, days));
         self.publish();
     }
 
-    fn retention_of(&self, entry: &JobEntry) -> Option<TimeDelta> {
-        let own = entry.job().and_then(|job| job.retention_days);
-        let days = own.or(self.schedule.replica.settings().0.retention_days)?;
-        Some(TimeDelta::days(days.into()))
-    }
-
     fn on_over(&mut self, over: &Over) {
-        self.runs.remove(&over.live.run);
+        self.runs.end(over.live.run, over.ended_at);
+        self.runs.seen(self.schedule.replica.revision);
         if let Some(late) = over.lateness {
             if self.lateness.len() == LATENESS_WINDOW {
                 self.lateness.pop_front();
             }
-            self.lateness
-                .push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
+            self.lateness.push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
         }
         self.publish();
         self.release_held();
@@ -469,21 +462,10 @@ impl Daemon {
 
     fn on_standing(&mut self) {
         let standing = *self.standing.borrow_and_update();
-        if standing.lease == 0 {
-            self.abandon_all("the worker lost its lease");
-        } else {
+        // A loss and a new registration may come as one change.
+        self.runs.abandon("the worker lost its lease", Some(standing.lease));
+        if standing.lease != 0 {
             self.release_held();
-        }
-    }
-
-    fn abandon_all(&mut self, reason: &str) {
-        for mine in self.runs.values() {
-            // A full channel holds a kill already.
-            mine.orders
-                .try_send(Order::Abandon {
-                    reason: reason.to_owned(),
-                })
-                .ok();
         }
     }
 
@@ -509,18 +491,12 @@ impl Daemon {
                 Key::Running(job, run) => {
                     self.adopt(&job, run);
                     self.notice_settled(&job, run);
+                    self.let_go(&job);
                 }
                 Key::KillRun(job, _) | Key::KillJob(job) => self.pass_kills_on(&job),
                 Key::Drain(worker) if worker == self.id => {
                     self.draining = self.schedule.replica.drains.contains(&worker);
-                    info!(
-                        "{}",
-                        if self.draining {
-                            "draining"
-                        } else {
-                            "taking runs again"
-                        }
-                    );
+                    info!("{}", if self.draining { "draining" } else { "taking runs again" });
                     self.publish();
                     self.release_held();
                 }
@@ -530,6 +506,7 @@ impl Daemon {
             }
         }
         let revision = self.schedule.replica.revision;
+        self.runs.seen(revision);
         self.registration.send_if_modified(|r| {
             r.watch_revision = revision;
             false
@@ -538,16 +515,9 @@ impl Daemon {
 
     /// A run's key under our lease whose run we never started: the answer to its claim was lost.
     fn adopt(&mut self, job: &JobName, run: RunId) {
-        if self.pending.contains(&run) || self.runs.contains_key(&run) {
-            return;
-        }
-        let Some(live) = self.schedule.live(job, run) else {
-            return;
-        };
-        let ours = live.value.worker == self.id
-            && live.value.lease == self.lease()
-            && live.value.state == RunState::Claimed;
-        if !ours {
+        let lease = self.lease();
+        let Some(live) = self.schedule.live(job, run) else { return };
+        if !self.runs.is_orphan(live, &self.id, lease) {
             return;
         }
         let live = live.clone();
@@ -556,47 +526,36 @@ impl Daemon {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
-            _ => self.settle_unstarted(live),
+            _ => {
+                let reason = "the job was deleted before the run could start";
+                let now = Utc::now();
+                let record = RunRecord::of_run(&live, "", now).ended(Outcome::Missed, now, reason);
+                self.spawn_end(live, record, false);
+            }
         }
-    }
-
-    fn settle_unstarted(&mut self, live: LiveRun) {
-        let mut record = lost_record(&live, String::new(), Utc::now());
-        record.err = "the job was deleted before the run could start".to_owned();
-        record.reason = Some(record.err.clone());
-        self.spawn_end(live, record, false);
     }
 
     /// A run of ours whose key is gone: the others took us for dead.
     fn notice_settled(&mut self, job: &JobName, run: RunId) {
-        if self.schedule.live(job, run).is_none()
-            && let Some(mine) = self.runs.get(&run)
-            // A list that was read before the claim does not know the run yet.
-            && self.schedule.replica.revision >= mine.fence
-        {
+        let revision = self.schedule.replica.revision;
+        if self.schedule.live(job, run).is_none() && self.runs.is_settled_by_others(run, revision) {
             let reason = "the fleet took its worker for dead and settled it".to_owned();
             // The ordinary end of a run comes here too: nobody listens to the order then.
-            mine.orders.try_send(Order::Abandon { reason }).ok();
+            self.runs.order(run, Order::Abandon { reason });
         }
     }
 
     fn pass_kills_on(&mut self, job: &JobName) {
-        for live in self.schedule.replica.live_of(job) {
-            let Some(mine) = self.runs.get_mut(&live.run) else {
-                continue;
-            };
-            let Some(kill) = self.schedule.replica.kill_of(live) else {
-                continue;
-            };
-            if !std::mem::replace(&mut mine.kill_sent, true) {
+        for live in self.schedule.replica.live_of(job).filter(|live| self.runs.has(live.run)) {
+            if let Some(kill) = self.schedule.replica.kill_of(live) {
                 info!(%job, run = %live.run, "kill asked for by {}", kill.by);
+                self.runs.order(live.run, order(&kill));
             }
-            mine.orders.try_send(order(&kill)).ok();
         }
     }
 
     fn settle_lost(&mut self, job: &JobName, run: RunId, now: DateTime<Utc>) {
-        if self.runs.contains_key(&run) {
+        if self.runs.has(run) {
             // Ours, under an earlier lease: its own end settles it.
             return;
         }
@@ -604,19 +563,24 @@ impl Daemon {
             return;
         };
         let entry = self.schedule.replica.jobs.get(job);
-        let command = entry
-            .and_then(|e| e.job())
-            .map(|job| job.command.clone())
-            .unwrap_or_default();
-        let record = lost_record(&live, command, now);
+        let command = entry.and_then(|e| e.job()).map_or("", |job| job.command.as_str());
+        let days = match entry {
+            Some(entry) => self.schedule.retention_of(entry),
+            None => self.schedule.replica.settings().0.retention_days,
+        };
+        let reason =
+            format!("the worker {} died or lost its lease during the run", live.value.worker);
+        let record = RunRecord::of_run(&live, command, live.value.since).kept_for(days).ended(
+            Outcome::Lost,
+            now,
+            &reason,
+        );
         warn!(%job, %run, "{}", record.err);
-        self.schedule
-            .due
-            .insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
+        self.schedule.due.insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
         self.spawn_end(live, record, true);
     }
 
-    fn spawn_end(&mut self, live: LiveRun, record: carillon_core::run::RunRecord, lost: bool) {
+    fn spawn_end(&mut self, live: LiveRun, record: RunRecord, lost: bool) {
         let (claims, reports) = (self.claims.clone(), self.reports.clone());
         tokio::spawn(async move {
             let answer = if lost {
@@ -626,14 +590,8 @@ impl Daemon {
             };
             match answer {
                 Ok(Answer::Done(mod_revision)) => {
-                    let done = Versioned {
-                        value: record,
-                        mod_revision,
-                    };
-                    reports
-                        .send(Report::Done(live.job, Box::new(done)))
-                        .await
-                        .ok();
+                    let done = Versioned { value: record, mod_revision };
+                    reports.send(Report::Done(live.job, Box::new(done))).await.ok();
                 }
                 Ok(Answer::Refused(_)) => debug!(run = %live.run, "somebody else settled it"),
                 Err(e) => error!(run = %live.run, "cannot settle it yet: {e}"),
@@ -647,9 +605,7 @@ impl Daemon {
             debug!(%job, run = %id, "completing a record that lingers");
             self.report(job.clone(), done);
             let again = Utc::now() + TimeDelta::seconds(15);
-            self.schedule
-                .due
-                .insert(Due::Lingering(job.clone(), id), again);
+            self.schedule.due.insert(Due::Lingering(job.clone(), id), again);
         }
     }
 
@@ -657,10 +613,8 @@ impl Daemon {
     fn publish(&mut self) {
         let mut sorted: Vec<u64> = self.lateness.iter().copied().collect();
         sorted.sort_unstable();
-        let p99 = sorted
-            .get(sorted.len().saturating_sub(1) * 99 / 100)
-            .copied();
-        let running = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
+        let p99 = sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied();
+        let running = u32::try_from(self.runs.live()).unwrap_or(u32::MAX);
         let draining = self.draining || self.stopping;
         let standing_by = self.schedule.barred();
         self.registration.send_if_modified(|r| {
@@ -674,31 +628,9 @@ impl Daemon {
     }
 }
 
-async fn until(instant: Option<tokio::time::Instant>) {
+async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_selects_jobs_by_its_labels() {
-        let checked = |selector: &str| {
-            let json = format!(
-                r#"{{"name":"a","command":"c","cronExpr":"@daily","selector":{selector}}}"#
-            );
-            carillon_core::job::Job::from_json(json.as_bytes())
-                .unwrap()
-                .check()
-                .unwrap()
-        };
-        let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
-        assert!(checked("{}").job.selects(&labels));
-        assert!(checked(r#"{"disk":"ssd"}"#).job.selects(&labels));
-        assert!(!checked(r#"{"disk":"hdd"}"#).job.selects(&labels));
     }
 }

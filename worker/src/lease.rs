@@ -33,12 +33,12 @@ pub(crate) struct Standing {
 impl Standing {
     /// Whether the lease is certain to be alive for a moment longer.
     pub fn may_act(&self) -> bool {
-        self.lease != 0 && since_boot() < self.confirmed + TTL - MARGIN
+        self.lease != 0 && !self.left().is_zero()
     }
 
-    /// Whether the lease must be taken for lost.
-    fn is_lost(&self) -> bool {
-        since_boot() >= self.confirmed + TTL - MARGIN
+    /// For how long the lease is certain to be alive.
+    fn left(&self) -> Duration {
+        (self.confirmed + TTL - MARGIN).saturating_sub(since_boot())
     }
 }
 
@@ -89,7 +89,7 @@ impl Keeper {
         registration: &mut watch::Receiver<Registration>,
         standing: &watch::Sender<Standing>,
     ) -> Loss {
-        let mut sent = since_boot();
+        let sent = since_boot();
         let lease = match etcd.grant(TTL_SECS).await {
             Ok(lease) => lease,
             Err(e) => return Loss::Etcd(e),
@@ -103,41 +103,47 @@ impl Keeper {
             }
             Err(e) => return Loss::Etcd(e),
         }
-        standing.send_replace(Standing {
-            lease,
-            confirmed: sent,
-        });
+        standing.send_replace(Standing { lease, confirmed: sent });
         info!("registered as {id} under lease {lease:x}");
         let mut renewals = None;
         loop {
-            let changed = tokio::time::timeout(TTL / 3, registration.changed())
-                .await
-                .is_ok();
-            if changed {
-                // The registration is written below either way; renewing early does no harm.
-                registration.mark_unchanged();
+            // A change of the registration is written at once; renewing early does no harm.
+            tokio::time::timeout(TTL / 3, registration.changed()).await.ok();
+            registration.mark_unchanged();
+            let left = standing.borrow().left();
+            let renewed = Self::renewed(etcd, &mut renewals, lease);
+            match tokio::time::timeout(left, renewed).await {
+                Ok(Ok(confirmed)) => standing.send_replace(Standing { lease, confirmed }),
+                Ok(Err(loss)) => return loss,
+                Err(_) => return Loss::Silence,
+            };
+            // It must not hold up the next renewal.
+            match tokio::time::timeout(TTL / 4, Self::write(claims, id, lease, registration)).await
+            {
+                Ok(Ok(Answer::Done(_))) => {}
+                Ok(Ok(Answer::Refused(_))) => return Loss::Deleted,
+                Ok(Err(e)) => warn!("cannot refresh the registration: {e}"),
+                Err(_) => warn!("cannot refresh the registration: no answer"),
             }
-            sent = since_boot();
-            match Self::renew(etcd, &mut renewals, lease).await {
-                Ok(true) => {
-                    standing.send_replace(Standing {
-                        lease,
-                        confirmed: sent,
-                    });
-                }
-                Ok(false) => return Loss::Expired,
-                Err(e) if standing.borrow().is_lost() => return Loss::Etcd(e),
+        }
+    }
+
+    /// Renews, again and again until it is answered; returns when the answered one was sent.
+    async fn renewed(
+        etcd: &Etcd,
+        renewals: &mut Option<carillon_core::etcd::Renewals>,
+        lease: i64,
+    ) -> Result<Duration, Loss> {
+        loop {
+            let sent = since_boot();
+            match Self::renew(etcd, renewals, lease).await {
+                Ok(true) => return Ok(sent),
+                Ok(false) => return Err(Loss::Expired),
                 Err(e) => {
                     warn!("cannot renew the lease yet: {e}");
-                    renewals = None;
+                    *renewals = None;
                     tokio::time::sleep(Duration::from_millis(200)).await;
-                    continue;
                 }
-            }
-            match Self::write(claims, id, lease, registration).await {
-                Ok(Answer::Done(_)) => {}
-                Ok(Answer::Refused(_)) => return Loss::Deleted,
-                Err(e) => warn!("cannot refresh the registration: {e}"),
             }
         }
     }
@@ -160,10 +166,7 @@ impl Keeper {
         lease: i64,
         registration: &watch::Receiver<Registration>,
     ) -> Result<Answer, EtcdError> {
-        let now = Registration {
-            clock: Utc::now(),
-            ..registration.borrow().clone()
-        };
+        let now = Registration { clock: Utc::now(), ..registration.borrow().clone() };
         claims.register(id, lease, &now).await
     }
 }
@@ -173,6 +176,7 @@ enum Loss {
     Etcd(EtcdError),
     NameTaken,
     Expired,
+    Silence,
     Deleted,
 }
 
@@ -183,6 +187,7 @@ impl std::fmt::Display for Loss {
             Self::NameTaken => f.write_str(
                 "another worker holds this name, or an earlier one of this name has not expired; waiting for it",
             ),
+            Self::Silence => f.write_str("etcd did not answer in time to be sure of the lease"),
             Self::Expired => f.write_str("the lease expired"),
             Self::Deleted => f.write_str("somebody deleted the registration"),
         }

@@ -6,6 +6,7 @@ mod daemon;
 mod execute;
 mod lease;
 mod report;
+mod runs;
 mod schedule;
 mod supervise;
 
@@ -35,12 +36,7 @@ struct Arguments {
     etcd: Option<String>,
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
-    #[arg(
-        long,
-        value_name = "URI",
-        env = "CARILLON_MONGO",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true)]
     mongo: Option<String>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX")]
@@ -67,12 +63,7 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     max_skew: u32,
     /// What to log, for example `info` or `carillon_worker=debug`
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "CARILLON_LOG",
-        default_value = "info"
-    )]
+    #[arg(long, value_name = "FILTER", env = "CARILLON_LOG", default_value = "info")]
     log: String,
 }
 
@@ -103,9 +94,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: Arguments) -> Result<()> {
     let options = options(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, stops) = mpsc::channel(2);
         let mut terminate = signal(SignalKind::terminate())?;
@@ -134,16 +123,10 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         }
         None => Partial::default(),
     };
-    let given = Partial {
-        etcd: arguments.etcd,
-        mongo: arguments.mongo,
-        prefix: arguments.prefix,
-    };
+    let given = Partial { etcd: arguments.etcd, mongo: arguments.mongo, prefix: arguments.prefix };
     let connection: Connection = given.or(file).resolve()?;
-    let host = nix::unistd::gethostname().map_or_else(
-        |_| "unknown".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    );
+    let host = nix::unistd::gethostname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
     let id = arguments.id.unwrap_or_else(|| host.clone());
     let id = WorkerId::new(&id).with_context(|| format!("{id:?} cannot name a worker"))?;
     let state_dir = match arguments.state_dir {

@@ -25,6 +25,8 @@ const OUTPUT_BOUND: usize = 64 << 20;
 const WRITES: usize = 6;
 /// Pieces of output in one insert.
 const BATCH: usize = 64;
+/// Decisions that may wait for MongoDB here; any more wait in etcd alone and are completed later.
+const DONE_BOUND: usize = 10_000;
 /// Pauses after a failure grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -81,6 +83,7 @@ struct Queue {
     waiting: BTreeMap<RunId, VecDeque<Report>>,
     busy: BTreeSet<RunId>,
     bytes: usize,
+    done: usize,
     dropped: usize,
 }
 
@@ -90,6 +93,14 @@ impl Queue {
         if size > 0 && self.bytes + size > OUTPUT_BOUND {
             self.dropped += size;
             return;
+        }
+        if matches!(report, Report::Done(..)) {
+            let queued = self.waiting.get(&report.run());
+            let is_done = |report: &Report| matches!(report, Report::Done(..));
+            if self.done >= DONE_BOUND || queued.is_some_and(|queue| queue.iter().any(is_done)) {
+                return;
+            }
+            self.done += 1;
         }
         self.bytes += size;
         let queue = self.waiting.entry(report.run()).or_default();
@@ -114,14 +125,17 @@ impl Queue {
             self.waiting.remove(&run);
         }
         self.busy.insert(run);
+        if matches!(report, Some(Report::Done(..))) {
+            self.done -= 1;
+        }
         report
     }
 
     fn back(&mut self, report: Report) {
-        self.waiting
-            .entry(report.run())
-            .or_default()
-            .push_front(report);
+        if matches!(report, Report::Done(..)) {
+            self.done += 1;
+        }
+        self.waiting.entry(report.run()).or_default().push_front(report);
     }
 
     fn is_empty(&self) -> bool {
@@ -184,6 +198,7 @@ impl Reporter {
                             pause = (pause * 2).min(LONGEST_PAUSE);
                         }
                         Err(e) => {
+                            indexed = true;
                             queue.bytes = queue.bytes.saturating_sub(report.size());
                             error!(run = %report.run(), "not written: {e}");
                         }
@@ -213,15 +228,18 @@ async fn write(
     index: bool,
 ) -> Result<(), RecordsError> {
     if index {
-        records.ensure_indexes().await?;
+        match records.ensure_indexes().await {
+            Err(e @ RecordsError::Unreachable { .. }) => return Err(e),
+            // Records without indexes are better than none.
+            Err(e) => warn!("the indexes are not made: {e}"),
+            Ok(()) => {}
+        }
     }
     match report {
         Report::Started(record) => records.started(record).await,
-        Report::Output {
-            run,
-            chunks,
-            expire_at,
-        } => records.store_output(*run, chunks, *expire_at).await,
+        Report::Output { run, chunks, expire_at } => {
+            records.store_output(*run, chunks, *expire_at).await
+        }
         Report::Progress(progress) => records.progress(progress).await,
         Report::Done(job, done) => {
             records.finished(&done.value).await?;
@@ -240,17 +258,8 @@ mod tests {
     use carillon_core::run::Stream;
 
     fn output(run: RunId, seq: u64, size: usize) -> Report {
-        let chunk = Chunk {
-            seq,
-            at: Utc::now(),
-            stream: Stream::Stdout,
-            data: vec![0; size],
-        };
-        Report::Output {
-            run,
-            chunks: vec![chunk],
-            expire_at: None,
-        }
+        let chunk = Chunk { seq, at: Utc::now(), stream: Stream::Stdout, data: vec![0; size] };
+        Report::Output { run, chunks: vec![chunk], expire_at: None }
     }
 
     #[test]
@@ -260,19 +269,27 @@ mod tests {
         for seq in 0..100 {
             queue.add(output(run, seq, 10));
         }
-        let Some(Report::Output { chunks, .. }) = queue.next() else {
-            panic!()
-        };
+        let Some(Report::Output { chunks, .. }) = queue.next() else { panic!() };
         assert_eq!(chunks.len(), BATCH);
-        assert!(
-            queue.next().is_none(),
-            "the same run has a report under way"
-        );
+        assert!(queue.next().is_none(), "the same run has a report under way");
         queue.busy.clear();
-        let Some(Report::Output { chunks, .. }) = queue.next() else {
-            panic!()
-        };
+        let Some(Report::Output { chunks, .. }) = queue.next() else { panic!() };
         assert_eq!((chunks[0].seq, chunks.len()), (BATCH as u64, 100 - BATCH));
+    }
+
+    #[test]
+    fn a_decision_that_lingers_is_queued_once() {
+        let mut queue = Queue::default();
+        let job = JobName::new("j").unwrap();
+        let now = Utc::now();
+        let value = RunRecord::new(RunId::new(now), &job, carillon_core::run::Outcome::Missed, now);
+        let done = Report::Done(job, Box::new(Versioned { value, mod_revision: 1 }));
+        for _ in 0..100 {
+            queue.add(done.clone());
+        }
+        assert!(queue.next().is_some());
+        queue.busy.clear();
+        assert!(queue.next().is_none());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) enum Due {
     Trigger(JobName, RunId),
     /// The run of a worker that seems dead.
     Lost(JobName, RunId),
+    /// The start deadline of a run that waits for those it replaces.
+    Spawn(JobName, RunId),
     /// A decision that nobody has taken to MongoDB.
     Lingering(JobName, RunId),
 }
@@ -48,27 +50,22 @@ pub(crate) struct Wanted {
     pub grounds: Grounds,
     pub step: Move,
     pub overlap: Overlap,
+    pub retention_days: Option<u32>,
 }
 
 /// A trigger that wants to be taken or settled.
 pub(crate) struct WantedTrigger {
-    pub entry: Option<Arc<JobEntry>>,
     pub id: RunId,
     pub trigger: Versioned<TriggerRequest>,
     pub grounds: Grounds,
-    /// How to run it, or why it does not run.
-    pub verdict: Result<Overlap, String>,
+    /// The job and how to run it, or why it does not run.
+    pub verdict: Result<(Arc<JobEntry>, Overlap), String>,
+    pub retention_days: Option<u32>,
 }
 
 impl Schedule {
     pub fn new(keys: Keys, worker: WorkerId, max_skew: TimeDelta) -> Self {
-        Self {
-            replica: Replica::default(),
-            due: Timetable::default(),
-            keys,
-            worker,
-            max_skew,
-        }
+        Self { replica: Replica::default(), due: Timetable::default(), keys, worker, max_skew }
     }
 
     /// Takes in a feed, puts what it changed on the timetable, and returns the touched keys.
@@ -80,9 +77,12 @@ impl Schedule {
         touched
     }
 
-    /// Takes in the keys that an acknowledged transaction of our own has put, before the watch
-    /// brings them.
+    /// Takes in the keys that an acknowledged transaction of our own has put, unless the watch has
+    /// brought them already.
     pub fn take_own(&mut self, puts: Vec<(String, Vec<u8>)>, revision: i64, now: DateTime<Utc>) {
+        if self.replica.revision >= revision {
+            return;
+        }
         let items = puts
             .into_iter()
             .map(|(key, value)| Item {
@@ -94,14 +94,16 @@ impl Schedule {
             })
             .collect();
         // The revision itself is the watch's to advance: it has not delivered everything before.
-        let revision = self.replica.revision;
-        self.replica
-            .apply(&self.keys, &Feed::Changes { revision, items }, now);
+        self.take(&Feed::Changes { revision: self.replica.revision, items }, now);
     }
 
     fn file(&mut self, key: &Key, now: DateTime<Utc>) {
         match key {
-            Key::Job(job) | Key::Cursor(job) => self.due.insert(Due::Slot(job.clone()), now),
+            Key::Cursor(job) => self.due.insert(Due::Slot(job.clone()), now),
+            Key::Job(job) => {
+                self.due.insert(Due::Slot(job.clone()), now);
+                self.bring_up_triggers(job, now);
+            }
             Key::Trigger(job, id) => self.due.insert(Due::Trigger(job.clone(), *id), now),
             Key::Running(job, run) => {
                 let due = Due::Lost(job.clone(), *run);
@@ -112,10 +114,7 @@ impl Schedule {
                     Some(_) => {}
                     None => drop(self.due.remove(&due)),
                 }
-                let waiting: Vec<_> = self.triggers_of(job).collect();
-                for id in waiting {
-                    self.due.insert(Due::Trigger(job.clone(), id), now);
-                }
+                self.bring_up_triggers(job, now);
             }
             Key::Worker(worker) => {
                 let runs: Vec<_> = self
@@ -152,12 +151,16 @@ impl Schedule {
         }
     }
 
+    fn bring_up_triggers(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let waiting: Vec<_> = self.triggers_of(job).collect();
+        for id in waiting {
+            self.due.insert(Due::Trigger(job.clone(), id), now);
+        }
+    }
+
     fn triggers_of(&self, job: &JobName) -> impl Iterator<Item = RunId> {
-        self.replica
-            .triggers
-            .keys()
-            .filter(move |(j, _)| j == job)
-            .map(|(_, id)| *id)
+        let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
+        self.replica.triggers.range(all).map(|((_, id), _)| *id)
     }
 
     /// When a run may be settled as lost: `None` while its worker is alive.
@@ -254,14 +257,21 @@ impl Schedule {
             Step::Move(step) => {
                 let grounds = self.grounds(job, entry.mod_revision, lease);
                 let overlap = self.overlap(checked);
-                Ok(Some(Wanted {
-                    entry: entry.clone(),
-                    grounds,
-                    step,
-                    overlap,
-                }))
+                let retention_days = self.retention_of(&entry);
+                Ok(Some(Wanted { entry: entry.clone(), grounds, step, overlap, retention_days }))
             }
         }
+    }
+
+    /// For how many days the job's records are kept; for ever where neither it nor the fleet says.
+    pub fn retention_of(&self, entry: &JobEntry) -> Option<u32> {
+        let own = entry.job().and_then(|job| job.retention_days);
+        own.or(self.replica.settings().0.retention_days)
+    }
+
+    /// The live runs of the job that were claimed before `live`.
+    pub fn older_than(&self, live: &LiveRun) -> usize {
+        self.replica.live_of(&live.job).filter(|other| other.fence < live.fence).count()
     }
 
     fn overlap(&self, checked: &Checked) -> Overlap {
@@ -289,34 +299,32 @@ impl Schedule {
             return None;
         }
         let entry = self.replica.jobs.get(job).cloned();
-        let verdict = match entry.as_deref() {
+        let too_late = now > request.not_after;
+        let verdict = match &entry {
             None => Err("the job was deleted before the run could start".to_owned()),
             Some(entry) if entry.create_revision != request.job_created => {
                 Err("the job was deleted and made again before the run could start".to_owned())
             }
-            Some(_) if now > request.not_after => Err("no worker started it in time".to_owned()),
+            Some(_) if too_late => Err("no worker started it in time".to_owned()),
             Some(entry) => match &entry.state {
                 Err(problems) => Err(problems.to_string()),
-                Ok(checked) => Ok(self.overlap(checked)),
+                Ok(checked) => Ok((entry.clone(), self.overlap(checked))),
             },
         };
-        if matches!(verdict, Ok(Overlap::Forbid))
-            && let Some(blocking) = self.replica.live_of(job).next()
+        if matches!(verdict, Ok((_, Overlap::Forbid))) && self.replica.live_of(job).next().is_some()
         {
             // It waits for the live run to end, as long as it may.
-            let until = request.not_after + TimeDelta::seconds(1);
-            tracing::debug!(%job, trigger = %id, run = %blocking.run, "waits for the live run");
+            let second = TimeDelta::seconds(1);
+            let until = request.not_after.checked_add_signed(second).unwrap_or(request.not_after);
             self.due.insert(due, until);
             return None;
         }
         let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
         let grounds = self.grounds(job, job_revision, lease);
-        Some(WantedTrigger {
-            entry,
-            id,
-            trigger,
-            grounds,
-            verdict,
-        })
+        let retention_days = match &entry {
+            Some(entry) => self.retention_of(entry),
+            None => self.replica.settings().0.retention_days,
+        };
+        Some(WantedTrigger { id, trigger, grounds, verdict, retention_days })
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use carillon_core::claims::{Answer, Claims};
 use carillon_core::id::{RunId, WorkerId};
-use carillon_core::job::{Checked, JobEntry};
+use carillon_core::job::JobEntry;
 use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -43,6 +43,8 @@ pub(crate) struct Over {
     pub live: LiveRun,
     /// From the slot to the start of the process, where there was one.
     pub lateness: Option<TimeDelta>,
+    /// The etcd revision of its end, where it is known.
+    pub ended_at: Option<i64>,
 }
 
 impl Supervisor {
@@ -52,90 +54,62 @@ impl Supervisor {
         live: LiveRun,
         entry: Arc<JobEntry>,
         orders: mpsc::Receiver<Order>,
-        retention: Option<TimeDelta>,
+        retention_days: Option<u32>,
     ) -> Over {
         let Ok(checked) = &entry.state else {
             // Only a whole job is claimed.
-            return Over {
-                live,
-                lateness: None,
-            };
+            return Over { live, lateness: None, ended_at: None };
         };
-        let mut record = self.new_record(&live, checked);
-        record.expire_at = retention.map(|keep| record.start_time + keep);
+        let record = RunRecord {
+            fleet: self.fleet.clone(),
+            ..RunRecord::of_run(&live, &checked.job.command, Utc::now()).kept_for(retention_days)
+        };
         if let Some(reason) = self.must_not_spawn(&live) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
-            record.outcome = Outcome::Missed;
-            record.end_time = Some(Utc::now());
-            record.err.clone_from(&reason);
-            record.reason = Some(reason);
-            self.end(&live, record).await;
-            return Over {
-                live,
-                lateness: None,
-            };
+            let record = record.ended(Outcome::Missed, Utc::now(), &reason);
+            let ended_at = self.end(&live, record).await;
+            return Over { live, lateness: None, ended_at };
         }
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = watch::channel(live.value.clone());
         let advancing = tokio::spawn(advance(self.claims.clone(), live.clone(), states));
-        let mut follower = Follower {
-            supervisor: &self,
-            record,
-            state,
-            lateness: None,
-        };
+        let mut follower = Follower { supervisor: &self, record, state, lateness: None };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
         let running = tokio::spawn(async move { executor.run(spec, orders, events).await });
         while let Some(event) = happened.recv().await {
             follower.take(&live, event).await;
         }
-        let Follower {
-            record,
-            state,
-            lateness,
-            ..
-        } = follower;
+        let Follower { record, state, lateness, .. } = follower;
         drop(state);
-        match running.await {
+        let record = match running.await {
             Ok(finished) => self.finish(&live, record, finished).await,
             // Only a bug gets here. The run's group was killed when its task ended.
             Err(e) => {
                 error!(job = %live.job, run = %live.run, "the run's task failed: {e}");
-                let err = "the worker failed while it ran; see its log".to_owned();
-                let record = RunRecord {
-                    outcome: Outcome::Lost,
-                    err,
-                    ..record
-                };
-                self.end(&live, record).await;
+                record.ended(
+                    Outcome::Lost,
+                    Utc::now(),
+                    "the worker failed while it ran; see its log",
+                )
             }
-        }
+        };
+        let ended_at = self.end(&live, record).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
-        Over { live, lateness }
+        Over { live, lateness, ended_at }
     }
 
     async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {
-        self.send(Report::Output {
-            run,
-            chunks,
-            expire_at: record.expire_at,
-        })
-        .await;
+        self.send(Report::Output { run, chunks, expire_at: record.expire_at }).await;
     }
 
-    async fn finish(&self, live: &LiveRun, mut record: RunRecord, finished: Finished) {
+    async fn finish(&self, live: &LiveRun, mut record: RunRecord, finished: Finished) -> RunRecord {
         let Finished { rest, .. } = finished;
         if !rest.is_empty() {
             let expire_at = record.expire_at;
-            self.send(Report::Output {
-                run: live.run,
-                chunks: rest,
-                expire_at,
-            })
-            .await;
+            self.send(Report::Output { run: live.run, chunks: rest, expire_at }).await;
         }
         record.outcome = finished.outcome;
         record.err = finished.err;
@@ -150,20 +124,6 @@ impl Supervisor {
         record.output_truncated = finished.truncated;
         record.killed_by = finished.killed_by;
         info!(job = %live.job, run = %live.run, outcome = %record.outcome, "{}", record.err);
-        self.end(live, record).await;
-    }
-
-    fn new_record(&self, live: &LiveRun, checked: &Checked) -> RunRecord {
-        let mut record = RunRecord::new(live.run, &live.job, Outcome::Running, Utc::now());
-        record.fleet.clone_from(&self.fleet);
-        record.command.clone_from(&checked.job.command);
-        record.scheduled_time = live.value.slot.map(carillon_core::id::Slot::instant);
-        record.claimed_time = Some(live.value.since);
-        record.trigger = live.value.trigger;
-        record.attempt = live.value.attempt;
-        record.worker = self.worker.to_string();
-        record.job_revision = live.value.job_revision;
-        record.fencing_token = live.fence;
         record
     }
 
@@ -180,11 +140,7 @@ impl Supervisor {
     }
 
     fn variables(&self, live: &LiveRun) -> Vec<(String, String)> {
-        let slot = live
-            .value
-            .slot
-            .map(|slot| slot.to_string())
-            .unwrap_or_default();
+        let slot = live.value.slot.map(|slot| slot.to_string()).unwrap_or_default();
         [
             ("CARILLON_JOB", live.job.to_string()),
             ("CARILLON_RUN", live.run.to_string()),
@@ -203,26 +159,23 @@ impl Supervisor {
     }
 
     /// Turns the run's key into its `done/` record, for as long as etcd takes to answer, and has
-    /// it reported.
-    async fn end(&self, live: &LiveRun, record: RunRecord) {
+    /// it reported. Returns the revision of the end, where it is known.
+    async fn end(&self, live: &LiveRun, record: RunRecord) -> Option<i64> {
         let mut pause = Duration::from_millis(100);
         let mut asked_before = false;
         loop {
             match self.claims.end(live, &record).await {
                 Ok(Answer::Done(mod_revision)) => {
-                    let done = Versioned {
-                        value: record,
-                        mod_revision,
-                    };
-                    return self
-                        .send(Report::Done(live.job.clone(), Box::new(done)))
-                        .await;
+                    let done = Versioned { value: record, mod_revision };
+                    self.send(Report::Done(live.job.clone(), Box::new(done))).await;
+                    return Some(mod_revision);
                 }
-                Ok(Answer::Refused(_)) if asked_before => {
-                    // An earlier try may have ended it: then its done/ key is completed from there.
-                    return;
+                // An earlier try has ended it: its done/ key is completed from there.
+                Ok(Answer::Refused(_)) if asked_before => return None,
+                Ok(Answer::Refused(_)) => {
+                    self.too_late(live, &record).await;
+                    return None;
                 }
-                Ok(Answer::Refused(_)) => return self.too_late(live, &record).await,
                 Err(e) => {
                     warn!(job = %live.job, run = %live.run, "cannot end the run in etcd yet: {e}");
                     asked_before |= e.is_ambiguous();
@@ -259,21 +212,14 @@ impl Follower<'_> {
                 self.lateness = live.value.slot.map(|slot| at - slot.instant());
                 self.record.pid = Some(pid);
                 self.record.start_time = at;
-                self.state
-                    .send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
-                self.supervisor
-                    .send(Report::Started(Box::new(self.record.clone())))
-                    .await;
+                self.state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
+                self.supervisor.send(Report::Started(Box::new(self.record.clone()))).await;
             }
             Event::Output(chunks) => {
-                self.supervisor
-                    .report_output(live.run, chunks, &self.record)
-                    .await;
+                self.supervisor.report_output(live.run, chunks, &self.record).await;
             }
             Event::Progress(p) => {
-                self.supervisor
-                    .send(Report::Progress(progress(live.run, &p)))
-                    .await;
+                self.supervisor.send(Report::Progress(progress(live.run, &p))).await;
             }
             Event::Terminated => self.state.send_modify(|v| v.state = RunState::Terminated),
             Event::Killed => self.state.send_modify(|v| v.state = RunState::Killed),
@@ -306,30 +252,7 @@ async fn advance(claims: Claims, mut live: LiveRun, mut states: watch::Receiver<
 /// The order that a kill request is for the executor.
 pub(crate) fn order(request: &KillRequest) -> Order {
     Order::Kill {
-        grace: request
-            .grace_secs
-            .map(|secs| Duration::from_secs(secs.into())),
+        grace: request.grace_secs.map(|secs| Duration::from_secs(secs.into())),
         by: request.by.clone(),
     }
-}
-
-/// The record of a run whose worker is dead.
-pub(crate) fn lost_record(live: &LiveRun, command: String, now: DateTime<Utc>) -> RunRecord {
-    let mut record = RunRecord::new(live.run, &live.job, Outcome::Lost, live.value.since);
-    record.command = command;
-    record.end_time = Some(now);
-    record.scheduled_time = live.value.slot.map(carillon_core::id::Slot::instant);
-    record.claimed_time = Some(live.value.since);
-    record.trigger = live.value.trigger;
-    record.attempt = live.value.attempt;
-    record.worker = live.value.worker.to_string();
-    record.pid = live.value.pid;
-    record.job_revision = live.value.job_revision;
-    record.fencing_token = live.fence;
-    record.err = format!(
-        "the worker {} died or lost its lease during the run",
-        live.value.worker
-    );
-    record.reason = Some(record.err.clone());
-    record
 }

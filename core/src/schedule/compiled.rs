@@ -109,10 +109,8 @@ impl Fields {
     }
 
     fn count_fixed(&self, clock: &Clock, after: i64, through: i64) -> u64 {
-        let all = self.count_readings(
-            clock.highest_reading(after) + 1,
-            clock.highest_reading(through) + 1,
-        );
+        let all = self
+            .count_readings(clock.highest_reading(after) + 1, clock.highest_reading(through) + 1);
         // What a gap skipped, and what is due at its very end, is one firing.
         let merged: u64 = clock
             .segments_from(after)
@@ -130,9 +128,7 @@ impl Fields {
         let mut total = 0;
         while let Some(segment) = segments.next() {
             let from = segment.start.max(after + 1);
-            let end = segments
-                .peek()
-                .map_or(through + 1, |n| n.start.min(through + 1));
+            let end = segments.peek().map_or(through + 1, |n| n.start.min(through + 1));
             if from >= end {
                 break;
             }
@@ -322,11 +318,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -368,11 +360,7 @@ mod tests {
             let (year, month, day) = civil(days);
             assert_eq!(
                 (year, month, day),
-                (
-                    i64::from(date.year()),
-                    i64::from(date.month()),
-                    i64::from(date.day())
-                )
+                (i64::from(date.year()), i64::from(date.month()), i64::from(date.day()))
             );
             assert_eq!(days_since_epoch(year, month) + day - 1, days);
             let length = i64::from(date.num_days_in_month());

@@ -25,15 +25,8 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "Sundays",
-    "Mondays",
-    "Tuesdays",
-    "Wednesdays",
-    "Thursdays",
-    "Fridays",
-    "Saturdays",
-];
+const WEEKDAYS: [&str; 7] =
+    ["Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays"];
 
 /// One sentence, without a capital and a full stop.
 pub(super) fn sentence(rule: &Rule) -> String {
@@ -126,11 +119,7 @@ fn time(fields: &Fields) -> String {
     {
         return match (first, minute) {
             (0, 0) => repeat(step, "hour"),
-            _ => format!(
-                "{} starting at {}",
-                repeat(step, "hour"),
-                clock(first, *minute, 0, true)
-            ),
+            _ => format!("{} starting at {}", repeat(step, "hour"), clock(first, *minute, 0, true)),
         };
     }
     if on_the_minute
@@ -157,22 +146,10 @@ fn time(fields: &Fields) -> String {
             values("second", &seconds)
         });
     }
-    parts.push(if every_minute {
-        "every minute".to_owned()
-    } else {
-        values("minute", &minutes)
-    });
-    parts.push(if every_hour {
-        "every hour".to_owned()
-    } else {
-        values("hour", &hours)
-    });
+    parts.push(if every_minute { "every minute".to_owned() } else { values("minute", &minutes) });
+    parts.push(if every_hour { "every hour".to_owned() } else { values("hour", &hours) });
     let words = parts.join(" of ");
-    if words.starts_with("every") {
-        words
-    } else {
-        format!("at {words}")
-    }
+    if words.starts_with("every") { words } else { format!("at {words}") }
 }
 
 /// The days: `on weekdays`, `on the 1st of each month and on Mondays`; empty for every day.
@@ -193,12 +170,7 @@ fn date(fields: &Fields) -> String {
         true => "of each month".to_owned(),
         false => format!("of {}", list(&months)),
     };
-    let dates = || {
-        format!(
-            "on the {} {of_months}",
-            ordinals(&bits(u64::from(fields.days)))
-        )
-    };
+    let dates = || format!("on the {} {of_months}", ordinals(&bits(u64::from(fields.days))));
     let in_months = match every_month {
         true => String::new(),
         false => format!(" in {}", list(&months)),
@@ -269,9 +241,7 @@ fn cycle(values: &[i64], length: i64) -> Option<(i64, i64)> {
         [first, second, ..] => (*first, second - first),
         _ => return None,
     };
-    let even = values
-        .windows(2)
-        .all(|w| matches!(w, [a, b] if b - a == step));
+    let even = values.windows(2).all(|w| matches!(w, [a, b] if b - a == step));
     let whole = length % step == 0 && i64::try_from(values.len()).ok()? == length / step;
     (even && whole).then_some((step, first))
 }
@@ -345,30 +315,18 @@ mod tests {
         for (expr, words) in [
             ("* * * * *", "every minute"),
             ("*/5 * * * *", "every 5 minutes"),
-            (
-                "3-59/5 * * * *",
-                "every 5 minutes, starting 3 minutes past the hour",
-            ),
+            ("3-59/5 * * * *", "every 5 minutes, starting 3 minutes past the hour"),
             ("* * * * * *", "every second"),
             ("*/10 * * * * *", "every 10 seconds"),
-            (
-                "5/20 * * * * *",
-                "every 20 seconds, starting 5 seconds past the minute",
-            ),
+            ("5/20 * * * * *", "every 20 seconds, starting 5 seconds past the minute"),
             ("0,7 * * * * *", "at seconds 0 and 7 of every minute"),
             ("5 * * * *", "at 5 minutes past every hour"),
             ("1 * * * *", "at 1 minute past every hour"),
             ("@hourly", "every hour"),
-            (
-                "*/7 * * * *",
-                "at minutes 0, 7, 14, 21, 28, 35, 42, 49 and 56 of every hour",
-            ),
+            ("*/7 * * * *", "at minutes 0, 7, 14, 21, 28, 35, 42, 49 and 56 of every hour"),
             ("0 */2 * * *", "every 2 hours"),
             ("30 1/2 * * *", "every 2 hours starting at 01:30"),
-            (
-                "0 9-17 * * 1-5",
-                "every hour from 09:00 to 17:00 on weekdays",
-            ),
+            ("0 9-17 * * 1-5", "every hour from 09:00 to 17:00 on weekdays"),
             ("15 9-17 * * *", "every hour from 09:15 to 17:15"),
             ("*/15 9-17 * * *", "every 15 minutes from 09:00 to 17:45"),
             ("* 9-17 * * *", "every minute from 09:00 to 17:59"),
@@ -376,21 +334,12 @@ mod tests {
             ("30 1 * * *", "every day at 01:30"),
             ("@daily", "every day at 00:00"),
             ("0 1,13 * * *", "every day at 01:00 and 13:00"),
-            (
-                "0,30 8,9 * * *",
-                "every day at 08:00, 08:30, 09:00 and 09:30",
-            ),
+            ("0,30 8,9 * * *", "every day at 08:00, 08:30, 09:00 and 09:30"),
             ("15 30 1 * * *", "every day at 01:30:15"),
             ("0 9 * * MON-FRI", "at 09:00 on weekdays"),
             ("0 9 * * SAT,SUN", "at 09:00 on weekends"),
-            (
-                "0 9 * * SUN,MON,wed",
-                "at 09:00 on Mondays, Wednesdays and Sundays",
-            ),
-            (
-                "0 1 1 * 1",
-                "at 01:00 on the 1st of each month and on Mondays",
-            ),
+            ("0 9 * * SUN,MON,wed", "at 09:00 on Mondays, Wednesdays and Sundays"),
+            ("0 1 1 * 1", "at 01:00 on the 1st of each month and on Mondays"),
             (
                 "0 1 1 1,7 1",
                 "at 01:00 on the 1st of January and July and on Mondays in January and July",
@@ -400,21 +349,12 @@ mod tests {
                 "0 1 */10 * 1",
                 "at 01:00 on the 1st, 11th, 21st and 31st of each month, if on Mondays",
             ),
-            (
-                "0 0 1-7,15 * *",
-                "at 00:00 on the 1st to 7th and 15th of each month",
-            ),
+            ("0 0 1-7,15 * *", "at 00:00 on the 1st to 7th and 15th of each month"),
             ("0 0 * 6-8 *", "at 00:00 in June, July and August"),
             ("@yearly", "at 00:00 on the 1st of January"),
             ("@weekly", "at 00:00 on Sundays"),
-            (
-                "0 30 9 24 12 ? 2030",
-                "at 09:30 on the 24th of December in 2030",
-            ),
-            (
-                "0 0 0 1 1 ? 2026-2030",
-                "at 00:00 on the 1st of January from 2026 to 2030",
-            ),
+            ("0 30 9 24 12 ? 2030", "at 09:30 on the 24th of December in 2030"),
+            ("0 0 0 1 1 ? 2026-2030", "at 00:00 on the 1st of January from 2026 to 2030"),
             ("0 0 0 * * ? 2030-2100", "at 00:00 from 2030 on"),
             (
                 "0 0 0 * * ? 2030/2",
@@ -429,10 +369,7 @@ mod tests {
                 "every day at seconds 0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50 and 55 of minute 30 of hour 2",
             ),
             ("* 5 * * * *", "every second of minute 5 of every hour"),
-            (
-                "1-9 22-2 * * *",
-                "every day at minutes 1-9 of hours 0-2, 22 and 23",
-            ),
+            ("1-9 22-2 * * *", "every day at minutes 1-9 of hours 0-2, 22 and 23"),
             ("@every 90s", "every 1 minute 30 seconds"),
             ("@every 1h30m", "every 1 hour 30 minutes"),
             ("@every 60m", "every hour"),

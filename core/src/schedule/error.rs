@@ -33,11 +33,8 @@ impl ScheduleError {
         let from = expr.floor_char_boundary(start.saturating_sub(BEFORE));
         let to = expr.floor_char_boundary(from.saturating_add(WINDOW));
         let slice = |range: Range<usize>| shown(expr.get(range).unwrap_or_default());
-        let (before, wrong, after) = (
-            slice(from..start),
-            slice(start..end.min(to)),
-            slice(end.min(to)..to),
-        );
+        let (before, wrong, after) =
+            (slice(from..start), slice(start..end.min(to)), slice(end.min(to)..to));
         let left = if from > 0 { "…" } else { "" };
         let right = if to < expr.len() { "…" } else { "" };
         format!(

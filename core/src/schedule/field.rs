@@ -43,15 +43,8 @@ pub(super) const MONTHS: [&str; 12] = [
     "november",
     "december",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "sunday",
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-];
+const WEEKDAYS: [&str; 7] =
+    ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 /// The longer abbreviations that the `cron` crate knows too.
 const LONGER: [&str; 4] = ["tues", "thurs", "thur", "sept"];
 
@@ -111,21 +104,11 @@ impl<'a> Piece<'a> {
     fn split_once(self, separator: char) -> Option<(Self, Self)> {
         let (before, after) = self.text.split_once(separator)?;
         let start = self.start + before.len() + separator.len_utf8();
-        Some((
-            Self {
-                text: before,
-                ..self
-            },
-            Self { text: after, start },
-        ))
+        Some((Self { text: before, ..self }, Self { text: after, start }))
     }
 
     pub(super) fn error(self, field: &'static str, message: impl Into<String>) -> ScheduleError {
-        ScheduleError {
-            field,
-            message: message.into(),
-            span: self.span(),
-        }
+        ScheduleError { field, message: message.into(), span: self.span() }
     }
 
     /// The text for a message: short, whatever was pasted.
@@ -147,11 +130,7 @@ pub(super) fn translate(
     field: Piece<'_>,
     out: &mut String,
 ) -> Result<(), ScheduleError> {
-    if let Some((at, c)) = field
-        .text
-        .char_indices()
-        .find(|(_, c)| !c.is_ascii_graphic())
-    {
+    if let Some((at, c)) = field.text.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
         let text = field.text.get(at..at + c.len_utf8()).unwrap_or_default();
         let start = field.start + at;
         return Err(Piece { text, start }.error(unit.name, foreign(c)));
@@ -226,12 +205,7 @@ fn spell(
 ) -> Result<(), ScheduleError> {
     // Sunday is 7 only at the end of a range; as a start it is 0. The crate's Sunday is 1.
     let (first, last, max, shift) = match unit.kind {
-        Kind::DayOfWeek => (
-            first % 7,
-            last.map(|l| if first == 7 { l % 7 } else { l }),
-            6,
-            1,
-        ),
+        Kind::DayOfWeek => (first % 7, last.map(|l| if first == 7 { l % 7 } else { l }), 6, 1),
         _ => (first, last, unit.max, 0),
     };
     let modulus = max - unit.min + 1;
@@ -240,10 +214,7 @@ fn spell(
     if last < first && unit.kind == Kind::Year {
         return Err(base.error(
             unit.name,
-            format!(
-                "the range {} runs backwards: years do not wrap around",
-                base.quoted()
-            ),
+            format!("the range {} runs backwards: years do not wrap around", base.quoted()),
         ));
     }
     let step = step.unwrap_or(1);
@@ -261,16 +232,12 @@ fn spell(
 
 fn read_step(unit: &Unit, item: Piece<'_>, step: Piece<'_>) -> Result<u32, ScheduleError> {
     if step.text.is_empty() {
-        return Err(item.error(
-            unit.name,
-            format!("a step is missing after the `/` in {}", item.quoted()),
-        ));
+        return Err(
+            item.error(unit.name, format!("a step is missing after the `/` in {}", item.quoted()))
+        );
     }
     if !step.text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(step.error(
-            unit.name,
-            format!("the step {} is not a number", step.quoted()),
-        ));
+        return Err(step.error(unit.name, format!("the step {} is not a number", step.quoted())));
     }
     // A week has seven days although Sunday has two numbers.
     let most = match unit.kind {
@@ -280,10 +247,9 @@ fn read_step(unit: &Unit, item: Piece<'_>, step: Piece<'_>) -> Result<u32, Sched
     match step.text.parse() {
         Ok(0) => Err(step.error(unit.name, "step 0 would never advance: use 1 or more")),
         Ok(number) if number <= most => Ok(number),
-        _ => Err(step.error(
-            unit.name,
-            format!("step {} is out of range 1-{most}", shortened(step)),
-        )),
+        _ => {
+            Err(step.error(unit.name, format!("step {} is out of range 1-{most}", shortened(step))))
+        }
     }
 }
 
@@ -293,21 +259,14 @@ fn read_value(unit: &Unit, value: Piece<'_>) -> Result<u32, ScheduleError> {
             Ok(number) if (unit.min..=unit.max).contains(&number) => Ok(number),
             _ => Err(value.error(
                 unit.name,
-                format!(
-                    "{} is out of range {}-{}",
-                    shortened(value),
-                    unit.min,
-                    unit.max
-                ),
+                format!("{} is out of range {}-{}", shortened(value), unit.min, unit.max),
             )),
         };
     }
     let lower = value.text.to_ascii_lowercase();
     let short = lower.len() == 3 || LONGER.contains(&lower.as_str());
-    let found = unit
-        .names
-        .iter()
-        .position(|name| *name == lower || short && name.starts_with(&lower));
+    let found =
+        unit.names.iter().position(|name| *name == lower || short && name.starts_with(&lower));
     if let Some(number) = found.and_then(|index| u32::try_from(index).ok()) {
         // Sunday is 0, January is 1.
         return Ok(number + unit.min);
@@ -319,12 +278,7 @@ fn read_value(unit: &Unit, value: Piece<'_>) -> Result<u32, ScheduleError> {
     };
     Err(value.error(
         unit.name,
-        format!(
-            "{} is not a value: use {}-{}{accepted}",
-            value.quoted(),
-            unit.min,
-            unit.max
-        ),
+        format!("{} is not a value: use {}-{}{accepted}", value.quoted(), unit.min, unit.max),
     ))
 }
 
@@ -376,10 +330,7 @@ pub(super) fn foreign(c: char) -> String {
     if c.is_numeric() {
         format!("`{c}` is not one of the digits 0-9")
     } else if c.is_control() || c.is_whitespace() {
-        format!(
-            "U+{:04X} does not separate fields: use a space",
-            u32::from(c)
-        )
+        format!("U+{:04X} does not separate fields: use a space", u32::from(c))
     } else {
         format!("`{c}` has no meaning in a schedule")
     }

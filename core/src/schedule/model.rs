@@ -46,11 +46,7 @@ impl Model {
         let fields = std::array::from_fn(|i| set(parts[i], lowest[i], highest[i]));
         let star = |i: usize| parts[i].starts_with(['*', '?']);
         let exact = |i: usize| !parts[i].contains(['*', '/']);
-        Self {
-            fields,
-            either_day: !star(3) && !star(5),
-            fixed: exact(1) && exact(2),
-        }
+        Self { fields, either_day: !star(3) && !star(5), fixed: exact(1) && exact(2) }
     }
 
     fn matches(&self, wall: NaiveDateTime) -> bool {
@@ -138,11 +134,8 @@ fn agree(expr: &str, zone: Tz, after: i64, through: i64, step: i64) {
     let start = DateTime::from_timestamp(after, 0).unwrap();
     let end = DateTime::from_timestamp(through, 0).unwrap();
     let expected = Model::read(expr).between(zone, after, through, step);
-    let found: Vec<_> = schedule
-        .upcoming(zone, start)
-        .take_while(|t| *t <= end)
-        .take(expected.len() + 5)
-        .collect();
+    let found: Vec<_> =
+        schedule.upcoming(zone, start).take_while(|t| *t <= end).take(expected.len() + 5).collect();
     assert_eq!(found, expected, "`{expr}` in {zone} after {start}");
     assert_eq!(
         schedule.slots_between(zone, start, end, usize::MAX),
@@ -241,16 +234,9 @@ fn field(low: u32, high: u32) -> impl Strategy<Value = String> {
 }
 
 fn expression() -> impl Strategy<Value = String> {
-    (
-        field(0, 59),
-        field(0, 23),
-        field(1, 31),
-        field(1, 12),
-        field(0, 6),
+    (field(0, 59), field(0, 23), field(1, 31), field(1, 12), field(0, 6)).prop_map(
+        |(minute, hour, day, month, weekday)| format!("{minute} {hour} {day} {month} {weekday}"),
     )
-        .prop_map(|(minute, hour, day, month, weekday)| {
-            format!("{minute} {hour} {day} {month} {weekday}")
-        })
 }
 
 proptest! {

@@ -24,18 +24,11 @@ const MAX_PERIOD: i64 = 36_500 * 86_400;
 
 /// Reads an expression.
 pub(super) fn parse(expr: &str) -> Result<Rule, ScheduleError> {
-    let whole = Piece {
-        text: expr,
-        start: 0,
-    };
+    let whole = Piece { text: expr, start: 0 };
     if expr.len() > MAX_BYTES {
         let rest = expr.get(expr.floor_char_boundary(MAX_BYTES)..);
         let rest = rest.unwrap_or_default();
-        return Err(Piece {
-            text: rest,
-            start: expr.len() - rest.len(),
-        }
-        .error(
+        return Err(Piece { text: rest, start: expr.len() - rest.len() }.error(
             "schedule",
             format!(
                 "is {} bytes long, at most {MAX_BYTES} are read: use ranges and steps, or several \
@@ -60,23 +53,11 @@ pub(super) fn parse(expr: &str) -> Result<Rule, ScheduleError> {
 fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
     let (name, rest) = match body.text.find(is_blank) {
         Some(end) => (
-            Piece {
-                text: body.text.get(..end).unwrap_or_default(),
-                ..body
-            },
-            Piece {
-                text: body.text.get(end..).unwrap_or_default(),
-                start: body.start + end,
-            }
-            .trim(),
+            Piece { text: body.text.get(..end).unwrap_or_default(), ..body },
+            Piece { text: body.text.get(end..).unwrap_or_default(), start: body.start + end }
+                .trim(),
         ),
-        None => (
-            body,
-            Piece {
-                text: "",
-                start: body.start + body.text.len(),
-            },
-        ),
+        None => (body, Piece { text: "", start: body.start + body.text.len() }),
     };
     let fields = match name.text.to_ascii_lowercase().as_str() {
         "@yearly" | "@annually" => "0 0 1 1 *",
@@ -112,15 +93,9 @@ fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
         }
     };
     if !rest.text.is_empty() {
-        return Err(rest.error(
-            "schedule",
-            format!("{} takes nothing after it", name.quoted()),
-        ));
+        return Err(rest.error("schedule", format!("{} takes nothing after it", name.quoted())));
     }
-    parse_fields(Piece {
-        text: fields,
-        start: 0,
-    })
+    parse_fields(Piece { text: fields, start: 0 })
 }
 
 fn parse_every(body: Piece<'_>) -> Result<Rule, ScheduleError> {
@@ -157,14 +132,8 @@ fn parse_every(body: Piece<'_>) -> Result<Rule, ScheduleError> {
 }
 
 fn parse_fields(body: Piece<'_>) -> Result<Rule, ScheduleError> {
-    let pieces: Vec<Piece<'_>> = body
-        .split(is_blank)
-        .filter(|p| !p.text.is_empty())
-        .collect();
-    let none = Piece {
-        text: "",
-        start: body.start,
-    };
+    let pieces: Vec<Piece<'_>> = body.split(is_blank).filter(|p| !p.text.is_empty()).collect();
+    let none = Piece { text: "", start: body.start };
     let (second, [minute, hour, day, month, weekday], year) = match *pieces.as_slice() {
         [a, b, c, d, e] => (none, [a, b, c, d, e], none),
         [s, a, b, c, d, e] => (s, [a, b, c, d, e], none),
@@ -199,9 +168,7 @@ fn parse_fields(body: Piece<'_>) -> Result<Rule, ScheduleError> {
     let mut years = [0; 3];
     for ordinal in parsed.years().iter() {
         let bit = i64::from(ordinal) - FIRST_YEAR;
-        let word = usize::try_from(bit / 64)
-            .ok()
-            .and_then(|w| years.get_mut(w));
+        let word = usize::try_from(bit / 64).ok().and_then(|w| years.get_mut(w));
         if let Some(word) = word {
             *word |= 1 << (bit % 64);
         }
@@ -227,17 +194,12 @@ fn mask(values: &impl TimeUnitSpec) -> u64 {
 }
 
 fn wrong_count(body: Piece<'_>, pieces: &[Piece<'_>]) -> ScheduleError {
-    if let Some((at, c)) = body
-        .text
-        .char_indices()
-        .find(|(_, c)| !c.is_ascii_graphic() && !is_blank(*c))
+    if let Some((at, c)) =
+        body.text.char_indices().find(|(_, c)| !c.is_ascii_graphic() && !is_blank(*c))
     {
         let end = at + c.len_utf8();
-        return Piece {
-            text: body.text.get(at..end).unwrap_or_default(),
-            start: body.start + at,
-        }
-        .error("schedule", foreign(c));
+        return Piece { text: body.text.get(at..end).unwrap_or_default(), start: body.start + at }
+            .error("schedule", foreign(c));
     }
     let message = format!(
         "{} {}, but 5 are needed (minute, hour, day of month, month, day of week), 6 (seconds \
@@ -246,14 +208,10 @@ fn wrong_count(body: Piece<'_>, pieces: &[Piece<'_>]) -> ScheduleError {
         if pieces.len() == 1 { "field" } else { "fields" },
     );
     match pieces.get(7) {
-        Some(extra) => Piece {
-            text: body
-                .text
-                .get(extra.start - body.start..)
-                .unwrap_or_default(),
-            ..*extra
+        Some(extra) => {
+            Piece { text: body.text.get(extra.start - body.start..).unwrap_or_default(), ..*extra }
+                .error("schedule", message)
         }
-        .error("schedule", message),
         None => body.error("schedule", message),
     }
 }
@@ -268,10 +226,7 @@ fn refuse_never(
     if fields.next_reading(0).is_some() {
         return Ok(());
     }
-    let any_year = Fields {
-        years: [u64::MAX; 3],
-        ..*fields
-    };
+    let any_year = Fields { years: [u64::MAX; 3], ..*fields };
     if any_year.next_reading(0).is_some() {
         return Err(year.error("year", "would never fire: no chosen year has such a day"));
     }
@@ -285,10 +240,7 @@ fn refuse_never(
         if let Some(first) = name.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        format!(
-            "would never fire: there is no {} {name}",
-            fields.days.trailing_zeros()
-        )
+        format!("would never fire: there is no {} {name}", fields.days.trailing_zeros())
     } else {
         "would never fire: no chosen month has such a day".to_owned()
     };
@@ -399,22 +351,10 @@ mod tests {
             ("0 24 * * *", "  ^^", "hour: 24 is out of range 0-23"),
             ("0 1 0 * *", "    ^", "day of month: 0 is out of range 1-31"),
             ("0 1 * 13 *", "      ^^", "month: 13 is out of range 1-12"),
-            (
-                "0 1 * * 8",
-                "        ^",
-                "day of week: 8 is out of range 0-7",
-            ),
+            ("0 1 * * 8", "        ^", "day of week: 8 is out of range 0-7"),
             ("60 * * * * *", "^^", "second: 60 is out of range 0-59"),
-            (
-                "0 0 0 1 1 ? 1969",
-                "            ^^^^",
-                "year: 1969 is out of range 1970-2100",
-            ),
-            (
-                "0 1,5-99 * * *",
-                "      ^^",
-                "hour: 99 is out of range 0-23",
-            ),
+            ("0 0 0 1 1 ? 1969", "            ^^^^", "year: 1969 is out of range 1970-2100"),
+            ("0 1,5-99 * * *", "      ^^", "hour: 99 is out of range 0-23"),
             (
                 "99999999999999999999 * * * *",
                 "^^^^^^^^^^^^^^^^^^^^",
@@ -425,94 +365,34 @@ mod tests {
                 "            ^^^^^^^^^",
                 "year: the range `2030-2020` runs backwards: years do not wrap around",
             ),
-            (
-                "*/0 * * * *",
-                "  ^",
-                "minute: step 0 would never advance: use 1 or more",
-            ),
-            (
-                "*/60 * * * *",
-                "  ^^",
-                "minute: step 60 is out of range 1-59",
-            ),
-            (
-                "*/ * * * *",
-                "^^",
-                "minute: a step is missing after the `/` in `*/`",
-            ),
-            (
-                "*/5/5 * * * *",
-                "  ^^^",
-                "minute: the step `5/5` is not a number",
-            ),
-            (
-                "/5 * * * *",
-                "^^",
-                "minute: a value is missing before the `/` in `/5`",
-            ),
-            (
-                "1,,2 * * * *",
-                "^^^^",
-                "minute: a value is missing beside a comma in `1,,2`",
-            ),
-            (
-                "1- * * * *",
-                "^^",
-                "minute: `1-` is not a range: write both ends",
-            ),
-            (
-                "-1 * * * *",
-                "^^",
-                "minute: `-1` is not a range: write both ends",
-            ),
-            (
-                "1-2-3 * * * *",
-                "  ^^^",
-                "minute: `2-3` is not a value: use 0-59",
-            ),
+            ("*/0 * * * *", "  ^", "minute: step 0 would never advance: use 1 or more"),
+            ("*/60 * * * *", "  ^^", "minute: step 60 is out of range 1-59"),
+            ("*/ * * * *", "^^", "minute: a step is missing after the `/` in `*/`"),
+            ("*/5/5 * * * *", "  ^^^", "minute: the step `5/5` is not a number"),
+            ("/5 * * * *", "^^", "minute: a value is missing before the `/` in `/5`"),
+            ("1,,2 * * * *", "^^^^", "minute: a value is missing beside a comma in `1,,2`"),
+            ("1- * * * *", "^^", "minute: `1-` is not a range: write both ends"),
+            ("-1 * * * *", "^^", "minute: `-1` is not a range: write both ends"),
+            ("1-2-3 * * * *", "  ^^^", "minute: `2-3` is not a value: use 0-59"),
             ("*5 * * * *", "^^", "minute: `*5` is not a value: use 0-59"),
             ("+5 * * * *", "^^", "minute: `+5` is not a value: use 0-59"),
-            (
-                "? * * * *",
-                "^",
-                "minute: `?` stands only in a day field: write `*`",
-            ),
-            (
-                "0 0 * FOO *",
-                "      ^^^",
-                "month: `FOO` is not a value: use 1-12 or JAN-DEC",
-            ),
+            ("? * * * *", "^", "minute: `?` stands only in a day field: write `*`"),
+            ("0 0 * FOO *", "      ^^^", "month: `FOO` is not a value: use 1-12 or JAN-DEC"),
             (
                 "0 0 * * root",
                 "        ^^^^",
                 "day of week: `root` is not a value: use 0-7 or SUN-SAT",
             ),
-            (
-                "MON * * * *",
-                "^^^",
-                "minute: `MON` is not a value: use 0-59",
-            ),
-            (
-                "１ * * * *",
-                "^^",
-                "minute: `１` is not one of the digits 0-9",
-            ),
+            ("MON * * * *", "^^^", "minute: `MON` is not a value: use 0-59"),
+            ("１ * * * *", "^^", "minute: `１` is not one of the digits 0-9"),
             ("0 ٣ * * *", "  ^", "hour: `٣` is not one of the digits 0-9"),
-            (
-                "0 0 * * é",
-                "        ^",
-                "day of week: `é` has no meaning in a schedule",
-            ),
+            ("0 0 * * é", "        ^", "day of week: `é` has no meaning in a schedule"),
             (
                 "0 0 *\u{3000}* *",
                 "     ^^",
                 "schedule: U+3000 does not separate fields: use a space",
             ),
-            (
-                "0 0 *\n* *",
-                "     ^",
-                "schedule: U+000A does not separate fields: use a space",
-            ),
+            ("0 0 *\n* *", "     ^", "schedule: U+000A does not separate fields: use a space"),
             (
                 "",
                 "^",
@@ -533,11 +413,7 @@ mod tests {
                 "              ^^^",
                 "schedule: 9 fields, but 5 are needed (minute, hour, day of month, month, day of week), 6 (seconds first) or 7 (a year last)",
             ),
-            (
-                "0 0 30 2 *",
-                "    ^^^^",
-                "day of month: would never fire: there is no 30 February",
-            ),
+            ("0 0 30 2 *", "    ^^^^", "day of month: would never fire: there is no 30 February"),
             (
                 "0 0 31 4,6,9,11 *",
                 "    ^^^^^^^^^^^",
@@ -603,11 +479,7 @@ mod tests {
                 " ^^^^^^^^^",
                 "schedule: `@dailyish` is not known: use @yearly, @monthly, @weekly, @daily, @hourly or `@every 90s`",
             ),
-            (
-                "@daily 5",
-                "       ^",
-                "schedule: `@daily` takes nothing after it",
-            ),
+            ("@daily 5", "       ^", "schedule: `@daily` takes nothing after it"),
             (
                 "@every",
                 "      ^",
@@ -633,21 +505,13 @@ mod tests {
                 "       ^^^^^",
                 "@every: `500ms` is not a duration: write days, hours, minutes and seconds in this order, such as `1h30m`, `90s` or `2d`",
             ),
-            (
-                "@every 0s",
-                "       ^^",
-                "@every: must be at least one second",
-            ),
+            ("@every 0s", "       ^^", "@every: must be at least one second"),
             (
                 "@every 99999999999999999999s",
                 "       ^^^^^^^^^^^^^^^^^^^^^",
                 "@every: is longer than 36500 days",
             ),
-            (
-                "@every 40000d",
-                "       ^^^^^^",
-                "@every: is longer than 36500 days",
-            ),
+            ("@every 40000d", "       ^^^^^^", "@every: is longer than 36500 days"),
         ] {
             let error = Schedule::parse(expr).unwrap_err();
             assert_eq!(error.to_string(), message, "{expr}");
@@ -668,10 +532,7 @@ mod tests {
         let long = format!("{}99 * * * *", "1,".repeat(90));
         let shown = Schedule::parse(&long).unwrap_err().caret(&long);
         let (text, caret) = shown.split_once('\n').unwrap();
-        assert!(
-            text.starts_with('…') && text.ends_with("99 * * * *"),
-            "{text}"
-        );
+        assert!(text.starts_with('…') && text.ends_with("99 * * * *"), "{text}");
         let column = caret.find('^').unwrap();
         assert_eq!(text.chars().skip(column).collect::<String>(), "99 * * * *");
     }
@@ -691,10 +552,7 @@ mod tests {
             let error: ScheduleError = Schedule::parse(&expr).unwrap_err();
             let caret = error.caret(&expr);
             let spent = start.elapsed();
-            assert!(
-                error.message.contains("bytes long, at most 2048"),
-                "{error}"
-            );
+            assert!(error.message.contains("bytes long, at most 2048"), "{error}");
             assert!(caret.len() < 1000);
             assert!(spent.as_millis() < 10, "{spent:?}");
         }
@@ -717,13 +575,6 @@ mod tests {
         );
         let written = fields(&expr);
         let stars = fields("* * * * * * *");
-        assert_eq!(
-            Fields {
-                either_day: false,
-                fixed: false,
-                ..written
-            },
-            stars
-        );
+        assert_eq!(Fields { either_day: false, fixed: false, ..written }, stars);
     }
 }

@@ -39,10 +39,7 @@ impl Segment {
     /// The first and the last reading that the clock jumped over to get here; none after a step
     /// backwards.
     pub(super) fn skipped(&self) -> Option<(i64, i64)> {
-        let (first, last) = (
-            self.reached.checked_add(1)?,
-            self.first_reading().saturating_sub(1),
-        );
+        let (first, last) = (self.reached.checked_add(1)?, self.first_reading().saturating_sub(1));
         (self.start > i64::MIN && first <= last).then_some((first, last))
     }
 }
@@ -68,11 +65,8 @@ impl Clock {
 
     fn probe(zone: Tz) -> Self {
         let mut start = -PROBE_STEP;
-        let mut last = Segment {
-            start: i64::MIN,
-            offset: offset_at(zone, start),
-            reached: i64::MIN,
-        };
+        let mut last =
+            Segment { start: i64::MIN, offset: offset_at(zone, start), reached: i64::MIN };
         let mut segments = vec![last];
         while let Some(change) = next_transition(zone, start, HORIZON + PROBE_STEP) {
             last = Segment {
@@ -83,9 +77,7 @@ impl Clock {
             segments.push(last);
             start = change;
         }
-        Self {
-            segments: segments.into_boxed_slice(),
-        }
+        Self { segments: segments.into_boxed_slice() }
     }
 
     /// The segment that holds at an instant, and all later ones in order.
@@ -96,14 +88,11 @@ impl Clock {
 
     fn segment_at(&self, instant: i64) -> Segment {
         // Never empty, and the first segment has no beginning.
-        self.segments_from(instant)
-            .first()
-            .copied()
-            .unwrap_or(Segment {
-                start: i64::MIN,
-                offset: 0,
-                reached: i64::MIN,
-            })
+        self.segments_from(instant).first().copied().unwrap_or(Segment {
+            start: i64::MIN,
+            offset: 0,
+            reached: i64::MIN,
+        })
     }
 
     /// What the clock shows at an instant.
@@ -139,10 +128,7 @@ impl Clock {
             return false;
         };
         let reading = instant + now.offset;
-        reading <= now.reached
-            || segments
-                .next()
-                .is_some_and(|s| reading >= s.first_reading())
+        reading <= now.reached || segments.next().is_some_and(|s| reading >= s.first_reading())
     }
 }
 
@@ -193,10 +179,7 @@ mod tests {
         assert_eq!(autumn, at("2026-11-01T06:00:00Z"));
         assert_eq!(next_transition(Tz::UTC, 0, HORIZON), None);
         assert_eq!(next_transition(America::New_York, from, spring - 1), None);
-        assert_eq!(
-            next_transition(America::New_York, from, spring),
-            Some(spring)
-        );
+        assert_eq!(next_transition(America::New_York, from, spring), Some(spring));
     }
 
     #[test]
@@ -207,10 +190,7 @@ mod tests {
             change.skipped(),
             Some((at("2011-12-30T00:00:00Z"), at("2011-12-30T23:59:59Z")))
         );
-        assert_eq!(
-            apia.first_instant(at("2011-12-30T12:00:00Z")),
-            at("2011-12-30T10:00:00Z")
-        );
+        assert_eq!(apia.first_instant(at("2011-12-30T12:00:00Z")), at("2011-12-30T10:00:00Z"));
     }
 
     #[test]

@@ -65,20 +65,11 @@ async fn until_signalled(arguments: Arguments) -> Result<ExitCode> {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let began = Instant::now();
-    let folder = arguments
-        .folder
-        .unwrap_or_else(|| programs::root().join("target/demo"));
+    let folder = arguments.folder.unwrap_or_else(|| programs::root().join("target/demo"));
     let demo = Demo::start(&folder, tell).await?;
-    tell(&format!(
-        "ready after {:.1} s",
-        began.elapsed().as_secs_f64()
-    ));
+    tell(&format!("ready after {:.1} s", began.elapsed().as_secs_f64()));
     tell(&format!("logs are in {}", demo.folder().display()));
-    tell(&format!(
-        "from another terminal: {} {}",
-        own_name()?,
-        demo.connection().join(" ")
-    ));
+    tell(&format!("from another terminal: {} {}", own_name()?, demo.connection().join(" ")));
 
     let outcome = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         show_console(&demo).await
@@ -111,10 +102,7 @@ struct Foreground {
 
 impl Foreground {
     fn start(demo: &Demo) -> Result<Self> {
-        let mut child = demo
-            .carillon()?
-            .spawn()
-            .context("cannot start the console")?;
+        let mut child = demo.carillon()?.spawn().context("cannot start the console")?;
         let handle = i32::try_from(child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -135,11 +123,7 @@ impl Foreground {
     async fn left(&mut self) -> Result<ExitStatus> {
         let mut children = signal(SignalKind::child()).context("cannot listen for signals")?;
         loop {
-            if let Some(status) = self
-                .child
-                .try_wait()
-                .context("cannot wait for the console")?
-            {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the console")? {
                 return Ok(status);
             }
             if faults::is_stopped(self.child.id()) {

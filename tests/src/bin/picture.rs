@@ -66,14 +66,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<()> {
     if let (Some(etcd), Some(mongo)) = (&arguments.etcd, &arguments.mongo) {
-        let connection = [
-            "--etcd",
-            etcd,
-            "--mongo",
-            mongo,
-            "--prefix",
-            &arguments.prefix,
-        ];
+        let connection = ["--etcd", etcd, "--mongo", mongo, "--prefix", &arguments.prefix];
         return draw(arguments, connection.map(str::to_owned).to_vec());
     }
     let demo = Demo::start(&programs::root().join("target/picture"), tell).await?;

@@ -20,12 +20,7 @@ impl Scene {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(json.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(json.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
@@ -43,16 +38,10 @@ async fn a_job_lives_from_apply_to_delete_and_every_write_leaves_its_trace() {
     assert_eq!(scene.carillon_ok(&["pause", "a"]), "a was paused already\n");
     let stored: Value =
         serde_json::from_str(&scene.carillon_ok(&["get", "a", "-o", "json"])).unwrap();
-    assert_eq!(
-        (&stored["enabled"], &stored["x-team"]["keep"]),
-        (&false.into(), &1.into())
-    );
+    assert_eq!((&stored["enabled"], &stored["x-team"]["keep"]), (&false.into(), &1.into()));
     assert_eq!(scene.carillon_ok(&["resume", "a"]), "a resumed\n");
     let shown = scene.carillon_ok(&["get", "a"]);
-    assert!(
-        shown.contains("next firings") && shown.contains("T02:00:00"),
-        "{shown}"
-    );
+    assert!(shown.contains("next firings") && shown.contains("T02:00:00"), "{shown}");
     assert_eq!(scene.carillon_ok(&["delete", "a"]), "a deleted\n");
     assert_eq!(scene.carillon(&["get", "a"]).status.code(), Some(1));
     assert_eq!(scene.carillon(&["delete", "a"]).status.code(), Some(1));
@@ -94,24 +83,15 @@ async fn run_wait_streams_the_output_and_exits_as_the_job_does() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with(begins), "{name}: {text:?}");
     }
-    assert_eq!(
-        scene.carillon(&["run", "nobody", "--wait"]).status.code(),
-        Some(125)
-    );
+    assert_eq!(scene.carillon(&["run", "nobody", "--wait"]).status.code(), Some(125));
     assert_eq!(scene.carillon(&["run", "nobody"]).status.code(), Some(1));
     let records: Value =
         serde_json::from_str(&scene.carillon_ok(&["history", "--job", "three", "-o", "json"]))
             .unwrap();
-    assert_eq!(
-        (&records[0]["exitCode"], &records[0]["trigger"]),
-        (&3.into(), &"manual".into())
-    );
+    assert_eq!((&records[0]["exitCode"], &records[0]["trigger"]), (&3.into(), &"manual".into()));
     assert_eq!(scene.carillon_ok(&["logs", "three"]), "bye\n");
     let workers = scene.carillon_ok(&["workers"]);
-    assert!(
-        workers.contains("w1") && workers.contains("ready"),
-        "{workers}"
-    );
+    assert!(workers.contains("w1") && workers.contains("ready"), "{workers}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,22 +108,14 @@ async fn logs_follow_a_live_run_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_usage_an_absent_store_and_nothing_to_kill_have_their_own_exit_codes() {
     let scene = Scene::shared(0).await;
-    assert_eq!(
-        scene.carillon(&["jobs", "--nonsense"]).status.code(),
-        Some(2)
-    );
+    assert_eq!(scene.carillon(&["jobs", "--nonsense"]).status.code(), Some(2));
     assert_eq!(scene.carillon(&["pause"]).status.code(), Some(2));
     scene.put("idle", SLEEPY);
     let kill = scene.carillon(&["kill", "idle"]);
     assert_eq!(kill.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&kill.stderr).contains("no live run"));
     // Port 1 on the loopback address: nobody listens.
-    let away = [
-        "--etcd",
-        "http://127.0.0.1:1",
-        "--mongo",
-        "mongodb://me:secret@127.0.0.1:1",
-    ];
+    let away = ["--etcd", "http://127.0.0.1:1", "--mongo", "mongodb://me:secret@127.0.0.1:1"];
     let program = || Command::new(programs::own("carillon").unwrap());
     let output = program().args(away).arg("jobs").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -152,10 +124,7 @@ async fn bad_usage_an_absent_store_and_nothing_to_kill_have_their_own_exit_codes
     let info = program().args(away).arg("info").output().unwrap();
     let text = String::from_utf8_lossy(&info.stdout).into_owned();
     assert_eq!(info.status.code(), Some(3));
-    assert!(
-        text.contains("mongodb://***@127.0.0.1:1") && !text.contains("secret"),
-        "{text}"
-    );
+    assert!(text.contains("mongodb://***@127.0.0.1:1") && !text.contains("secret"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,10 +145,7 @@ async fn next_prints_firings_and_points_at_mistakes() {
     assert_eq!(firings.len(), 3);
     assert_eq!(firings[0], "2026-03-28T02:30:00+01:00");
     // On the 29th the clock jumps from 02:00 to 03:00.
-    assert!(
-        firings[1].starts_with("2026-03-29T03:00:00+02:00"),
-        "{said}"
-    );
+    assert!(firings[1].starts_with("2026-03-29T03:00:00+02:00"), "{said}");
     assert_eq!(firings[2], "2026-03-30T02:30:00+02:00");
     let output = scene.carillon(&["next", "0 24 * * *"]);
     let error = String::from_utf8_lossy(&output.stderr);

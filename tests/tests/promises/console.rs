@@ -24,10 +24,7 @@ impl Scene {
     /// The stored value of a job, read with etcdctl.
     fn stored(&self, job: &str) -> Option<Value> {
         let key = format!("{}/jobs/{job}", self.fleet.prefix());
-        let text = self
-            .stack
-            .etcdctl(&["get", "--print-value-only", &key])
-            .unwrap();
+        let text = self.stack.etcdctl(&["get", "--print-value-only", &key]).unwrap();
         serde_json::from_str(&text).ok()
     }
 }
@@ -44,9 +41,7 @@ async fn a_job_is_written_changed_paused_and_deleted_by_keys() {
     console.send(TAB).unwrap();
     console.send("0 24 * * *").unwrap();
     // The mistake is pointed at as it is typed.
-    console
-        .wait_for_text("24 is out of range 0-23", PATIENCE)
-        .unwrap();
+    console.wait_for_text("24 is out of range 0-23", PATIENCE).unwrap();
     console.send("\x15").unwrap();
     console.send("* * * * * *").unwrap();
     console.wait_for_text("every second", PATIENCE).unwrap();
@@ -70,15 +65,11 @@ async fn a_job_is_written_changed_paused_and_deleted_by_keys() {
     console.send(" to you").unwrap();
     console.send(CTRL_S).unwrap();
     eventually("the change in etcd", || async {
-        scene
-            .stored("greet")
-            .filter(|job| job["command"] == "echo good morning to you")
+        scene.stored("greet").filter(|job| job["command"] == "echo good morning to you")
     })
     .await;
 
-    console
-        .wait_for(|screen| !screen.contains("ctrl-s"), PATIENCE)
-        .unwrap();
+    console.wait_for(|screen| !screen.contains("ctrl-s"), PATIENCE).unwrap();
     console.send("p").unwrap();
     eventually("the pause in etcd", || async {
         scene.stored("greet").filter(|job| job["enabled"] == false)
@@ -90,9 +81,7 @@ async fn a_job_is_written_changed_paused_and_deleted_by_keys() {
     console.wait_for_text("Cancel", PATIENCE).unwrap();
     // Cancel has the focus: Enter alone deletes nothing.
     console.send(ENTER).unwrap();
-    console
-        .wait_for(|screen| !screen.contains("Cancel"), PATIENCE)
-        .unwrap();
+    console.wait_for(|screen| !screen.contains("Cancel"), PATIENCE).unwrap();
     assert!(scene.stored("greet").is_some());
     console.send("D").unwrap();
     console.wait_for_text("Cancel", PATIENCE).unwrap();
@@ -124,34 +113,19 @@ async fn live_output_is_on_the_screen_within_half_a_second_and_a_kill_is_followe
     console.send("r").unwrap();
     scene.started("slow").await;
     console.send("2").unwrap();
-    console
-        .wait_for(
-            |screen| screen.contains("slow") && screen.contains("w1"),
-            PATIENCE,
-        )
-        .unwrap();
+    console.wait_for(|screen| screen.contains("slow") && screen.contains("w1"), PATIENCE).unwrap();
     console.send(ENTER).unwrap();
     console.wait_for_text("ready", PATIENCE).unwrap();
 
     std::fs::write(&go, "").unwrap();
-    console
-        .wait_for_text("hello-from-the-run", PATIENCE)
-        .unwrap();
-    let seen = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    let written: f64 = std::fs::read_to_string(&said)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    console.wait_for_text("hello-from-the-run", PATIENCE).unwrap();
+    let seen = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let written: f64 = std::fs::read_to_string(&said).unwrap().trim().parse().unwrap();
     let delay = Duration::from_secs_f64((seen.as_secs_f64() - written).max(0.0));
     assert!(delay <= PROMISED, "on the screen after {delay:?}");
 
     console.send(ESCAPE).unwrap();
-    console
-        .wait_for(|screen| !screen.contains("hello-from-the-run"), PATIENCE)
-        .unwrap();
+    console.wait_for(|screen| !screen.contains("hello-from-the-run"), PATIENCE).unwrap();
     console.send("x").unwrap();
     let dialog = console.wait_for_text("Cancel", PATIENCE).unwrap();
     assert!(dialog.contains("slow") && dialog.contains("w1"), "{dialog}");
@@ -167,17 +141,12 @@ async fn live_output_is_on_the_screen_within_half_a_second_and_a_kill_is_followe
 async fn a_broken_value_is_shown_with_its_error() {
     let scene = Scene::shared(0).await;
     scene.put("torn", "{\"name\": ");
-    scene.put(
-        "fine",
-        r#"{"name":"fine","command":"c","cronExpr":"@daily"}"#,
-    );
+    scene.put("fine", r#"{"name":"fine","command":"c","cronExpr":"@daily"}"#);
     let console = open(&scene);
     console.wait_for_text("broken", PATIENCE).unwrap();
     console.send("/torn").unwrap();
     console.send(ENTER).unwrap();
-    console
-        .wait_for(|screen| !screen.contains("fine"), PATIENCE)
-        .unwrap();
+    console.wait_for(|screen| !screen.contains("fine"), PATIENCE).unwrap();
     console.send(ENTER).unwrap();
     console.wait_for_text("not JSON", PATIENCE).unwrap();
 }
@@ -190,11 +159,7 @@ async fn a_closed_terminal_ends_the_console_within_a_second() {
     let closed = Instant::now();
     console.hang_up();
     let status = console.exited_within(Duration::from_secs(1)).unwrap();
-    assert!(
-        status.is_some(),
-        "still there {:?} after the terminal was closed",
-        closed.elapsed()
-    );
+    assert!(status.is_some(), "still there {:?} after the terminal was closed", closed.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,12 +175,7 @@ async fn the_console_goes_on_after_etcd_was_restarted() {
     let screen = console.wait_for_text("etcd ✗", PATIENCE).unwrap();
     assert!(screen.contains("before"), "{screen}");
     stack.start_etcd().await.unwrap();
-    put(
-        &stack,
-        fleet.prefix(),
-        "after",
-        &one.replace("before", "after"),
-    );
+    put(&stack, fleet.prefix(), "after", &one.replace("before", "after"));
     console.wait_for_text("after", PATIENCE).unwrap();
     console.wait_for_text("etcd ✓", PATIENCE).unwrap();
 }
@@ -223,10 +183,7 @@ async fn the_console_goes_on_after_etcd_was_restarted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_changes_nothing() {
     let scene = Scene::shared(0).await;
-    scene.put(
-        "safe",
-        r#"{"name":"safe","command":"c","cronExpr":"@daily"}"#,
-    );
+    scene.put("safe", r#"{"name":"safe","command":"c","cronExpr":"@daily"}"#);
     let mut options = system_tests::console::Options::carillon(
         &scene.stack,
         scene.fleet.prefix(),

@@ -17,51 +17,24 @@ async fn three_fields_put_with_etcdctl_fire_within_their_second() {
     scene.put("plain", json);
     let record = scene.finished("plain").await;
     let lateness = record.start_time - record.scheduled_time.unwrap();
-    assert!(
-        lateness < TimeDelta::seconds(1),
-        "started {lateness} after its slot"
-    );
+    assert!(lateness < TimeDelta::seconds(1), "started {lateness} after its slot");
     assert_eq!(record.outcome, Outcome::Succeeded);
 
     // As any other reader of the collection finds it, with the original fields and types.
-    let log = scene
-        .stack
-        .mongo()
-        .await
-        .unwrap()
-        .database("cron")
-        .collection::<Document>("log");
-    let found = log
-        .find_one(doc! {"_id": record.id.to_string()})
-        .await
-        .unwrap()
-        .unwrap();
+    let log = scene.stack.mongo().await.unwrap().database("cron").collection::<Document>("log");
+    let found = log.find_one(doc! {"_id": record.id.to_string()}).await.unwrap().unwrap();
     assert_eq!(found.get_str("jobName").unwrap(), "plain");
     assert_eq!(found.get_str("command").unwrap(), "echo out; echo err >&2");
     assert_eq!(found.get_str("err").unwrap(), "");
     let output = found.get_str("output").unwrap();
-    assert!(
-        output.contains("out\n") && output.contains("err\n"),
-        "{output:?}"
-    );
-    assert!(
-        matches!(found.get("startTime"), Some(Bson::DateTime(_))),
-        "{found}"
-    );
-    assert!(
-        matches!(found.get("endTime"), Some(Bson::DateTime(_))),
-        "{found}"
-    );
+    assert!(output.contains("out\n") && output.contains("err\n"), "{output:?}");
+    assert!(matches!(found.get("startTime"), Some(Bson::DateTime(_))), "{found}");
+    assert!(matches!(found.get("endTime"), Some(Bson::DateTime(_))), "{found}");
 
     // The decision is acknowledged: nothing of it is left in etcd.
     let done = format!("{}/done/plain/{}", scene.fleet.prefix(), record.id);
     eventually("the done/ key to go", || async {
-        scene
-            .stack
-            .etcdctl(&["get", &done])
-            .unwrap()
-            .is_empty()
-            .then_some(())
+        scene.stack.etcdctl(&["get", &done]).unwrap().is_empty().then_some(())
     })
     .await;
 }
@@ -83,10 +56,8 @@ async fn three_workers_run_every_second_of_a_minute_exactly_once() {
         (text.lines().count() >= SECONDS).then_some(text)
     })
     .await;
-    let mut slots: Vec<Slot> = lines
-        .lines()
-        .map(|line| line.split(' ').next().unwrap().parse().unwrap())
-        .collect();
+    let mut slots: Vec<Slot> =
+        lines.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
     slots.sort();
     for pair in slots.windows(2) {
         let step = pair[1].instant() - pair[0].instant();
@@ -122,13 +93,8 @@ async fn a_run_knows_what_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_is_skipped_while_an_earlier_run_is_live_and_says_so() {
     let scene = Scene::shared(2).await;
-    scene.put(
-        "slow",
-        r#"{"name":"slow","command":"sleep 2.5","cronExpr":"* * * * * *"}"#,
-    );
-    let skipped = scene
-        .record("slow", |r| r.outcome == Outcome::Skipped)
-        .await;
+    scene.put("slow", r#"{"name":"slow","command":"sleep 2.5","cronExpr":"* * * * * *"}"#);
+    let skipped = scene.record("slow", |r| r.outcome == Outcome::Skipped).await;
     assert!(skipped.err.contains("was still live"), "{}", skipped.err);
     assert!(skipped.scheduled_time.is_some());
 }
@@ -138,9 +104,7 @@ async fn replace_ends_the_earlier_run_first() {
     let scene = Scene::shared(2).await;
     let json = r#"{"name":"fresh","command":"sleep 60","cronExpr":"*/2 * * * * *","concurrency":"replace"}"#;
     scene.put("fresh", json);
-    let killed = scene
-        .record("fresh", |r| r.outcome == Outcome::Killed)
-        .await;
+    let killed = scene.record("fresh", |r| r.outcome == Outcome::Killed).await;
     assert!(killed.killed_by.unwrap().contains("replace"));
     scene.started("fresh").await;
 }

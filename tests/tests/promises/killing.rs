@@ -24,10 +24,7 @@ async fn an_empty_killer_key_ends_the_shell_and_its_children() {
     assert_eq!(record.id, live.id);
     assert_eq!(record.outcome, Outcome::Killed);
     assert!(record.err.starts_with("killed by "), "{}", record.err);
-    assert_eq!(
-        faults::with_environment("CARILLON_RUN", &run),
-        Vec::<u32>::new()
-    );
+    assert_eq!(faults::with_environment("CARILLON_RUN", &run), Vec::<u32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,22 +35,11 @@ async fn a_run_that_ignores_sigterm_is_killed_after_its_grace() {
     scene.carillon_ok(&["run", "stubborn"]);
     let live = scene.started("stubborn").await;
     let said = scene.carillon_ok(&["kill", "stubborn", "--wait"]);
-    assert!(
-        said.contains("kill requested") && said.contains("gone"),
-        "{said}"
-    );
+    assert!(said.contains("kill requested") && said.contains("gone"), "{said}");
     let record = scene.finished("stubborn").await;
-    assert_eq!(
-        (record.outcome, record.signal),
-        (Outcome::Killed, Some(9)),
-        "{}",
-        record.err
-    );
+    assert_eq!((record.outcome, record.signal), (Outcome::Killed, Some(9)), "{}", record.err);
     let run = live.id.to_string();
-    assert_eq!(
-        faults::with_environment("CARILLON_RUN", &run),
-        Vec::<u32>::new()
-    );
+    assert_eq!(faults::with_environment("CARILLON_RUN", &run), Vec::<u32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,29 +51,19 @@ async fn a_time_out_ends_the_run() {
     assert_eq!(output.status.code(), Some(143), "128 + SIGTERM");
     let record = scene.finished("late").await;
     assert_eq!(record.outcome, Outcome::TimedOut);
-    assert!(
-        record.err.starts_with("timed out after 1"),
-        "{}",
-        record.err
-    );
+    assert!(record.err.starts_with("timed out after 1"), "{}", record.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_finishes_its_runs_and_leaves() {
     let mut scene = Scene::shared(1).await;
-    scene.put(
-        "short",
-        r#"{"name":"short","command":"sleep 2; echo end","cronExpr":"0 0 1 1 *"}"#,
-    );
+    scene.put("short", r#"{"name":"short","command":"sleep 2; echo end","cronExpr":"0 0 1 1 *"}"#);
     scene.carillon_ok(&["run", "short"]);
     scene.started("short").await;
     let status = scene.fleet.stop("w1").await.unwrap();
     assert!(status.success(), "{status}");
     let record = scene.finished("short").await;
-    assert_eq!(
-        (record.outcome, record.output.as_str()),
-        (Outcome::Succeeded, "end\n")
-    );
+    assert_eq!((record.outcome, record.output.as_str()), (Outcome::Succeeded, "end\n"));
     let key = format!("{}/workers/w1", scene.fleet.prefix());
     assert_eq!(scene.stack.etcdctl(&["get", &key]).unwrap(), "");
 }

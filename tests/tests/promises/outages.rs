@@ -13,26 +13,16 @@ const TICK: &str = r#"{"name":"tick","command":"echo tick","cronExpr":"* * * * *
 async fn workers_go_on_after_etcd_was_restarted() {
     let mut stack = Stack::start().await.unwrap();
     let fleet = Fleet::start(&stack, 2).await.unwrap();
-    let records = Records::connect(&stack.mongo_uri(), fleet.prefix())
-        .await
-        .unwrap();
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
     put(&stack, fleet.prefix(), "tick", TICK);
     record(&records, "tick", |r| r.outcome == Outcome::Succeeded).await;
 
     stack.stop_etcd().await.unwrap();
     stack.start_etcd().await.unwrap();
     let back = chrono::Utc::now();
-    record(&records, "tick", |r| {
-        r.outcome == Outcome::Succeeded && r.start_time > back
-    })
-    .await;
+    record(&records, "tick", |r| r.outcome == Outcome::Succeeded && r.start_time > back).await;
     // A job written after the restart arrives too: the watch is alive, not only the timetable.
-    put(
-        &stack,
-        fleet.prefix(),
-        "later",
-        &TICK.replace("tick", "later"),
-    );
+    put(&stack, fleet.prefix(), "later", &TICK.replace("tick", "later"));
     record(&records, "later", |r| r.outcome == Outcome::Succeeded).await;
 }
 
@@ -40,23 +30,17 @@ async fn workers_go_on_after_etcd_was_restarted() {
 async fn a_watch_goes_on_after_compaction() {
     let mut stack = Stack::start().await.unwrap();
     let fleet = Fleet::start(&stack, 1).await.unwrap();
-    let records = Records::connect(&stack.mongo_uri(), fleet.prefix())
-        .await
-        .unwrap();
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
     put(&stack, fleet.prefix(), "tick", TICK);
     record(&records, "tick", |r| r.outcome == Outcome::Succeeded).await;
 
     // While the worker is frozen, what it would watch from is compacted away.
     fleet.pause("w1").unwrap();
     put(&stack, fleet.prefix(), "new", &TICK.replace("tick", "new"));
-    stack
-        .etcdctl(&["del", &format!("{}/jobs/tick", fleet.prefix())])
-        .unwrap();
+    stack.etcdctl(&["del", &format!("{}/jobs/tick", fleet.prefix())]).unwrap();
     let mut etcd = stack.etcd().await.unwrap();
     let answer = etcd.get("any", None).await.unwrap();
-    etcd.compact(answer.header().unwrap().revision(), None)
-        .await
-        .unwrap();
+    etcd.compact(answer.header().unwrap().revision(), None).await.unwrap();
     stack.stop_etcd().await.unwrap();
     stack.start_etcd().await.unwrap();
     fleet.resume("w1").unwrap();
@@ -65,15 +49,8 @@ async fn a_watch_goes_on_after_compaction() {
     let cursor = format!("{}/cursor/tick", fleet.prefix());
     let before = stack.etcdctl(&["get", &cursor]).unwrap();
     let now = chrono::Utc::now();
-    record(&records, "new", |r| {
-        r.start_time > now + chrono::TimeDelta::seconds(2)
-    })
-    .await;
-    assert_eq!(
-        stack.etcdctl(&["get", &cursor]).unwrap(),
-        before,
-        "a deleted job goes on"
-    );
+    record(&records, "new", |r| r.start_time > now + chrono::TimeDelta::seconds(2)).await;
+    assert_eq!(stack.etcdctl(&["get", &cursor]).unwrap(), before, "a deleted job goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,13 +72,10 @@ async fn a_worker_starts_and_fires_without_mongodb_and_records_it_later() {
 
     stack.start_mongo().await.unwrap();
     let back = chrono::Utc::now();
-    let records = Records::connect(&stack.mongo_uri(), fleet.prefix())
-        .await
-        .unwrap();
-    let early = record(&records, "offline", |r| {
-        r.outcome == Outcome::Succeeded && r.start_time < back
-    })
-    .await;
+    let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
+    let early =
+        record(&records, "offline", |r| r.outcome == Outcome::Succeeded && r.start_time < back)
+            .await;
     assert_eq!(early.output, "x\n");
     let chunks = eventually("its output", || async {
         let chunks = records.output_from(early.id, 0, 10).await.ok()?;
@@ -111,9 +85,7 @@ async fn a_worker_starts_and_fires_without_mongodb_and_records_it_later() {
     assert_eq!(chunks[0].data, b"x\n");
     eventually("no decision left in etcd", || async {
         let prefix = format!("{}/done/", fleet.prefix());
-        let left = stack
-            .etcdctl(&["get", "--prefix", "--keys-only", &prefix])
-            .ok()?;
+        let left = stack.etcdctl(&["get", "--prefix", "--keys-only", &prefix]).ok()?;
         // The newest may be on its way.
         (left.split_whitespace().count() <= 1).then_some(())
     })

@@ -34,16 +34,9 @@ impl Scene {
     pub async fn shared(workers: usize) -> Self {
         let stack = Stack::shared().await.unwrap();
         let fleet = Fleet::start(&stack, workers).await.unwrap();
-        let records = Records::connect(&stack.mongo_uri(), fleet.prefix())
-            .await
-            .unwrap();
+        let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
         let folder = TempDir::new().unwrap();
-        Self {
-            fleet,
-            records,
-            folder,
-            stack,
-        }
+        Self { fleet, records, folder, stack }
     }
 
     /// Puts a job as any tool would.
@@ -58,10 +51,7 @@ impl Scene {
 
     /// Runs `carillon` with these arguments.
     pub fn carillon(&self, arguments: &[&str]) -> Output {
-        carillon(&self.stack, self.fleet.prefix())
-            .args(arguments)
-            .output()
-            .unwrap()
+        carillon(&self.stack, self.fleet.prefix()).args(arguments).output().unwrap()
     }
 
     /// Runs `carillon`, which must succeed, and returns what it printed.
@@ -87,28 +77,18 @@ impl Scene {
 
     /// The live run of a job that has started its process: its id and pid.
     pub async fn started(&self, job: &str) -> RunRecord {
-        self.record(job, |r| r.outcome == Outcome::Running && r.pid.is_some())
-            .await
+        self.record(job, |r| r.outcome == Outcome::Running && r.pid.is_some()).await
     }
 }
 
 pub fn put(stack: &Stack, prefix: &str, name: &str, json: &str) {
-    stack
-        .etcdctl(&["put", &format!("{prefix}/jobs/{name}"), json])
-        .unwrap();
+    stack.etcdctl(&["put", &format!("{prefix}/jobs/{name}"), json]).unwrap();
 }
 
 /// `carillon` on these servers and keys.
 pub fn carillon(stack: &Stack, prefix: &str) -> Command {
     let mut command = Command::new(programs::own("carillon").unwrap());
-    command.args([
-        "--etcd",
-        &stack.etcd_url(),
-        "--mongo",
-        &stack.mongo_uri(),
-        "--prefix",
-        prefix,
-    ]);
+    command.args(["--etcd", &stack.etcd_url(), "--mongo", &stack.mongo_uri(), "--prefix", prefix]);
     command
 }
 
@@ -117,10 +97,7 @@ pub async fn record(
     job: &str,
     wanted: impl Fn(&RunRecord) -> bool,
 ) -> RunRecord {
-    let filter = HistoryFilter {
-        job: Some(JobName::new(job).unwrap()),
-        ..Default::default()
-    };
+    let filter = HistoryFilter { job: Some(JobName::new(job).unwrap()), ..Default::default() };
     eventually(&format!("a record of {job}"), || async {
         let page = records.history(&filter, None, 500).await.ok()?;
         // Oldest first.

@@ -36,25 +36,17 @@ pub(super) async fn apply(
         .collect();
     let mut results = Vec::new();
     let mut worst: Option<Failure> = None;
-    for Plan {
-        checked,
-        verb,
-        expected,
-    } in plans
-    {
+    for Plan { checked, verb, expected } in plans {
         let name = checked.name.clone();
         for policy in not_acted_on(&checked.job) {
-            print::note(&format!(
-                "{name}: kept, but not acted on by this version: {policy}"
-            ));
+            print::note(&format!("{name}: kept, but not acted on by this version: {policy}"));
         }
         let outcome = match verb {
             "unchanged" => Ok(None),
             _ if dry_run => Ok(None),
-            _ => operator
-                .save(checked.job, expected, verb, Utc::now())
-                .await
-                .map(|d| Some(told(d))),
+            _ => {
+                operator.save(checked.job, expected, verb, Utc::now()).await.map(|d| Some(told(d)))
+            }
         };
         match outcome {
             Ok(revision) => {
@@ -91,10 +83,7 @@ pub(super) async fn apply(
 fn read(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let result = if file == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(FILE_MAX_BYTES)
-            .read_to_string(&mut text)
+        std::io::stdin().lock().take(FILE_MAX_BYTES).read_to_string(&mut text)
     } else {
         std::fs::File::open(file).and_then(|f| f.take(FILE_MAX_BYTES).read_to_string(&mut text))
     };
@@ -136,26 +125,13 @@ fn check(text: &str) -> Result<Vec<Checked>, Failure> {
 
 fn plan(stored: Option<&JobEntry>, checked: Checked) -> Plan {
     let Some(entry) = stored else {
-        return Plan {
-            checked,
-            verb: "create",
-            expected: Expected::Absent,
-        };
+        return Plan { checked, verb: "create", expected: Expected::Absent };
     };
-    let without_date = |job: &Job| Job {
-        updated_at: None,
-        ..job.clone()
-    };
+    let without_date = |job: &Job| Job { updated_at: None, ..job.clone() };
     let same = entry.misnamed().is_none()
-        && entry
-            .job()
-            .is_some_and(|job| without_date(job) == without_date(&checked.job));
+        && entry.job().is_some_and(|job| without_date(job) == without_date(&checked.job));
     let verb = if same { "unchanged" } else { "edit" };
-    Plan {
-        checked,
-        verb,
-        expected: Expected::Revision(entry.mod_revision),
-    }
+    Plan { checked, verb, expected: Expected::Revision(entry.mod_revision) }
 }
 
 #[cfg(test)]

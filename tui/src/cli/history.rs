@@ -20,10 +20,7 @@ pub(super) async fn history(
     let now = Utc::now();
     let rows = page.records.into_iter().map(|r| {
         [
-            r.start_time
-                .with_timezone(&Local)
-                .format("%Y-%m-%d %H:%M:%S")
-                .to_string(),
+            r.start_time.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string(),
             r.outcome.to_string(),
             text::duration(r.duration(now)),
             r.worker,
@@ -32,10 +29,5 @@ pub(super) async fn history(
             r.err,
         ]
     });
-    print::table(
-        [
-            "STARTED", "OUTCOME", "TOOK", "WORKER", "RUN", "JOB", "REASON",
-        ],
-        rows,
-    )
+    print::table(["STARTED", "OUTCOME", "TOOK", "WORKER", "RUN", "JOB", "REASON"], rows)
 }

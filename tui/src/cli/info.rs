@@ -38,19 +38,13 @@ pub(super) async fn info(
         ("mongoState", mongo_state),
     ];
     if format == Format::Json {
-        let object: serde_json::Map<String, Value> = facts
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)))
-            .collect();
+        let object: serde_json::Map<String, Value> =
+            facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         print::json(&object)?;
     } else {
         for (name, value) in &facts {
             print::clean_line(&format!("{name:<11} {value}"))?;
         }
     }
-    if etcd.is_err() || mongo.is_err() {
-        Err(Failure::Exit(3))
-    } else {
-        Ok(())
-    }
+    if etcd.is_err() || mongo.is_err() { Err(Failure::Exit(3)) } else { Ok(()) }
 }

@@ -24,35 +24,25 @@ pub(super) async fn jobs(operator: &Operator, format: Format) -> Result<(), Fail
         print::note(&format!("{key}: {why}"));
     }
     if format == Format::Json {
-        let all: Vec<Value> = replica
-            .jobs
-            .values()
-            .map(|e| as_json(e, &replica, now))
-            .collect();
+        let all: Vec<Value> = replica.jobs.values().map(|e| as_json(e, &replica, now)).collect();
         return print::json(&all);
     }
     let last = last_outcomes(operator).await;
     let rows = replica.jobs.values().map(|entry| {
         let (schedule, zone) = match entry.job() {
-            Some(job) => (
-                job.cron_expr.clone(),
-                job.timezone.clone().unwrap_or_default(),
-            ),
+            Some(job) => (job.cron_expr.clone(), job.timezone.clone().unwrap_or_default()),
             None => ("-".to_owned(), String::new()),
         };
-        let next = replica.next_firing(entry, now).map_or_else(
-            || "-".to_owned(),
-            |at| format!("in {}", text::ago(at - now)),
-        );
+        let next = replica
+            .next_firing(entry, now)
+            .map_or_else(|| "-".to_owned(), |at| format!("in {}", text::ago(at - now)));
         [
             entry.name.to_string(),
             state(entry, &replica),
             schedule,
             zone,
             next,
-            last.get(entry.name.as_str())
-                .cloned()
-                .unwrap_or_else(|| "-".to_owned()),
+            last.get(entry.name.as_str()).cloned().unwrap_or_else(|| "-".to_owned()),
         ]
     });
     print::table(["NAME", "STATE", "SCHEDULE", "ZONE", "NEXT", "LAST"], rows)?;
@@ -66,11 +56,7 @@ pub(super) async fn jobs(operator: &Operator, format: Format) -> Result<(), Fail
 
 async fn last_outcomes(operator: &Operator) -> HashMap<String, String> {
     let now = Utc::now();
-    match operator
-        .records
-        .history(&HistoryFilter::default(), None, RECENT)
-        .await
-    {
+    match operator.records.history(&HistoryFilter::default(), None, RECENT).await {
         Ok(page) => {
             let newest_last = page.records.into_iter().rev();
             newest_last
@@ -129,15 +115,9 @@ pub(super) async fn get(
     let zone = replica.zone_of(checked).map_err(Failure::Failed)?;
     print::clean_line(&format!("{name}   revision {}", entry.mod_revision))?;
     if let Some(other) = entry.misnamed() {
-        print::note(&format!(
-            "its name field says {other:?}; the key is authoritative"
-        ));
+        print::note(&format!("its name field says {other:?}; the key is authoritative"));
     }
-    print::clean_line(&format!(
-        "  {}, {}",
-        checked.schedule.describe(),
-        zone.name()
-    ))?;
+    print::clean_line(&format!("  {}, {}", checked.schedule.describe(), zone.name()))?;
     let value = serde_json::to_value(&checked.job).unwrap_or_default();
     for (field, value) in value.as_object().into_iter().flatten() {
         let shown = match value {
@@ -148,10 +128,7 @@ pub(super) async fn get(
     }
     let ignored = not_acted_on(&checked.job);
     if !ignored.is_empty() {
-        print::line(&format!(
-            "  kept, but not acted on by this version: {}",
-            ignored.join(", ")
-        ))?;
+        print::line(&format!("  kept, but not acted on by this version: {}", ignored.join(", ")))?;
     }
     if checked.job.enabled {
         print::line("  next firings:")?;
@@ -162,10 +139,7 @@ pub(super) async fn get(
         print::line("  paused: it does not fire")?;
     }
     for live in replica.live_of(name) {
-        print::line(&format!(
-            "  live: run {} on {}",
-            live.run, live.value.worker
-        ))?;
+        print::line(&format!("  live: run {} on {}", live.run, live.value.worker))?;
     }
     Ok(())
 }

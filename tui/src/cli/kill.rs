@@ -16,11 +16,8 @@ pub(super) async fn kill(
     wait: bool,
 ) -> Result<(), Failure> {
     let live = live_runs(&operator.etcd, name).await?;
-    let targets: Vec<RunId> = live
-        .iter()
-        .map(|live| live.run)
-        .filter(|run| only.is_none_or(|id| id == *run))
-        .collect();
+    let targets: Vec<RunId> =
+        live.iter().map(|live| live.run).filter(|run| only.is_none_or(|id| id == *run)).collect();
     if targets.is_empty() {
         return Err(Failure::Failed(match only {
             Some(run) => format!("the run {run} of {name} is not live"),
@@ -39,11 +36,7 @@ pub(super) async fn kill(
             Err(e) => return Err(e.into()),
         }
     }
-    if wait {
-        until_gone(operator, name, waited_for).await
-    } else {
-        Ok(())
-    }
+    if wait { until_gone(operator, name, waited_for).await } else { Ok(()) }
 }
 
 async fn until_gone(

@@ -41,16 +41,8 @@ async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
         return Ok(id);
     }
     let job = JobName::new(what).map_err(|e| Failure::Failed(format!("{what:?}: {e}")))?;
-    let filter = HistoryFilter {
-        job: Some(job),
-        ..HistoryFilter::default()
-    };
-    let newest = operator
-        .records
-        .history(&filter, None, 1)
-        .await?
-        .records
-        .pop();
+    let filter = HistoryFilter { job: Some(job), ..HistoryFilter::default() };
+    let newest = operator.records.history(&filter, None, 1).await?.records.pop();
     newest
         .map(|record| record.id)
         .ok_or_else(|| Failure::Failed(format!("{what} is neither a run nor a job that has run")))

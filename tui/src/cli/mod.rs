@@ -30,10 +30,7 @@ use crate::operator::{Done, Operator, OperatorError, Who};
 
 /// What the program is asked to do; the console where nothing is given.
 #[derive(Debug, Subcommand)]
-#[allow(
-    missing_docs,
-    reason = "a comment on a flattened field would become help text"
-)]
+#[allow(missing_docs, reason = "a comment on a flattened field would become help text")]
 pub enum Command {
     /// List the jobs
     Jobs {
@@ -237,6 +234,7 @@ impl From<OperatorError> for Failure {
         match e {
             OperatorError::Etcd(e) | OperatorError::Save(SaveError::Etcd(e)) => e.into(),
             OperatorError::Records(e) => e.into(),
+            OperatorError::Unanswered { .. } => Self::Unreachable(e.to_string()),
             OperatorError::Save(SaveError::Conflict(_)) => Self::Conflict(e.to_string()),
             _ => Self::Failed(e.to_string()),
         }
@@ -264,44 +262,23 @@ pub async fn execute(
     config: &std::path::Path,
     state: &std::path::Path,
 ) -> Result<(), Failure> {
-    if let Command::Next {
-        expression,
-        tz,
-        from,
-        n,
-        format,
-    } = &command
-    {
+    if let Command::Next { expression, tz, from, n, format } = &command {
         return next::next(expression, tz, *from, *n, format.output);
     }
     let operator = Operator::connect(connection, who).await?;
     match command {
         Command::Jobs { format } => jobs::jobs(&operator, format.output).await,
         Command::Get { name, format } => jobs::get(&operator, &name, format.output).await,
-        Command::Apply {
-            file,
-            dry_run,
-            format,
-        } => apply::apply(&operator, &file, dry_run, format.output).await,
+        Command::Apply { file, dry_run, format } => {
+            apply::apply(&operator, &file, dry_run, format.output).await
+        }
         Command::Delete { names } => change::delete(&operator, &names).await,
         Command::Pause { names } => change::set_enabled(&operator, &names, false).await,
         Command::Resume { names } => change::set_enabled(&operator, &names, true).await,
         Command::Run { name, wait } => run::run(&operator, &name, wait).await,
         Command::Kill { name, run, wait } => kill::kill(&operator, &name, run, wait).await,
-        Command::History {
-            job,
-            outcome,
-            worker,
-            text,
-            limit,
-            format,
-        } => {
-            let filter = carillon_core::records::HistoryFilter {
-                job,
-                outcome,
-                worker,
-                text,
-            };
+        Command::History { job, outcome, worker, text, limit, format } => {
+            let filter = carillon_core::records::HistoryFilter { job, outcome, worker, text };
             history::history(&operator, &filter, limit as usize, format.output).await
         }
         Command::Logs { what, follow } => logs::logs(&operator, &what, follow).await,

@@ -15,10 +15,8 @@ pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> Result<(), Failure> {
-    let rows: Vec<[String; N]> = rows
-        .into_iter()
-        .map(|row| row.map(|cell| text::clean(&cell).into_owned()))
-        .collect();
+    let rows: Vec<[String; N]> =
+        rows.into_iter().map(|row| row.map(|cell| text::clean(&cell).into_owned())).collect();
     let mut widths = header.map(text::width);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -57,12 +55,7 @@ pub(super) fn clean_line(untrusted: &str) -> Result<(), Failure> {
 /// Tells something on standard error.
 pub(super) fn note(message: &str) {
     // Where standard error is closed there is nobody to tell.
-    writeln!(
-        std::io::stderr().lock(),
-        "carillon: {}",
-        text::clean(message)
-    )
-    .ok();
+    writeln!(std::io::stderr().lock(), "carillon: {}", text::clean(message)).ok();
 }
 
 /// One line of output with its colours; everything else that is not text is made visible.
@@ -74,9 +67,7 @@ fn keep_colours(line: &str) -> String {
     let mut coloured = false;
     for part in parts {
         let is_parameter = |c: char| c.is_ascii_digit() || c == ';' || c == ':';
-        let rest = part
-            .strip_prefix('[')
-            .map(|p| p.trim_start_matches(is_parameter));
+        let rest = part.strip_prefix('[').map(|p| p.trim_start_matches(is_parameter));
         match rest.and_then(|rest| rest.strip_prefix('m')) {
             Some(rest) => {
                 coloured = true;
@@ -108,9 +99,7 @@ pub(super) struct OutputSink {
 
 impl OutputSink {
     pub(super) fn new() -> Self {
-        Self {
-            terminal: std::io::stdout().is_terminal(),
-        }
+        Self { terminal: std::io::stdout().is_terminal() }
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
@@ -138,15 +127,9 @@ mod tests {
     #[test]
     fn colours_are_kept_and_nothing_else_is_obeyed() {
         assert_eq!(keep_colours("a\tb"), "a\tb");
-        assert_eq!(
-            keep_colours("\u{1b}[1;31mred\u{1b}[0m"),
-            "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m"
-        );
+        assert_eq!(keep_colours("\u{1b}[1;31mred\u{1b}[0m"), "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m");
         let hostile = keep_colours("\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2J\u{202e}");
         assert!(hostile.starts_with("^[[2J^[]0;x"), "{hostile:?}");
-        assert!(
-            !hostile.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']),
-            "{hostile:?}"
-        );
+        assert!(!hostile.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{hostile:?}");
     }
 }

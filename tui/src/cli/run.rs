@@ -118,11 +118,7 @@ fn end(record: &RunRecord) -> Result<(), Failure> {
 
 fn exit_code(record: &RunRecord) -> u8 {
     let signal = record.signal.map(|n| 128 + n);
-    record
-        .exit_code
-        .or(signal)
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(OURS)
+    record.exit_code.or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(OURS)
 }
 
 #[cfg(test)]

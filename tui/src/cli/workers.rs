@@ -28,15 +28,9 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
             [
                 worker.id.to_string(),
                 r.host.clone(),
-                (if r.draining || asked {
-                    "draining"
-                } else {
-                    "ready"
-                })
-                .to_owned(),
+                (if r.draining || asked { "draining" } else { "ready" }).to_owned(),
                 format!("{}/{}", r.running, r.capacity),
-                r.lateness_p99_millis
-                    .map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+                r.lateness_p99_millis.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
                 text::ago(now - r.started),
                 r.version.clone(),
                 labels.join(","),
@@ -50,9 +44,7 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
         }
     });
     print::table(
-        [
-            "WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "LABELS",
-        ],
+        ["WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "LABELS"],
         rows,
     )
 }

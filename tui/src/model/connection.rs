@@ -18,11 +18,7 @@ pub struct Link {
 impl Link {
     /// Nothing known yet.
     pub fn new(place: &str) -> Self {
-        Self {
-            place: place.to_owned(),
-            health: None,
-            heard: None,
-        }
+        Self { place: place.to_owned(), health: None, heard: None }
     }
 
     /// It delivered.
@@ -32,12 +28,7 @@ impl Link {
             Some(health) if health.up => {}
             health => {
                 let rtt = health.as_ref().and_then(|h| h.rtt);
-                *health = Some(Health {
-                    up: true,
-                    rtt,
-                    since: now,
-                    detail: String::new(),
-                });
+                *health = Some(Health { up: true, rtt, since: now, detail: String::new() });
             }
         }
     }
@@ -48,12 +39,7 @@ impl Link {
             Some(health) if !health.up => health.since,
             _ => now,
         };
-        self.health = Some(Health {
-            up: false,
-            rtt: None,
-            since,
-            detail: reason.to_owned(),
-        });
+        self.health = Some(Health { up: false, rtt: None, since, detail: reason.to_owned() });
     }
 
     /// Whether it was there and is away: what is shown of it may be out of date.

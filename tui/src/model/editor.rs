@@ -36,11 +36,7 @@ pub struct Raw {
 
 impl Raw {
     fn new(text: &str) -> Self {
-        Self {
-            text: Block::new(text),
-            initial: text.to_owned(),
-            problem: None,
-        }
+        Self { text: Block::new(text), initial: text.to_owned(), problem: None }
     }
 
     fn read(&self, name: &JobName) -> Result<Job, String> {
@@ -85,15 +81,7 @@ pub struct Editor {
 
 impl Editor {
     fn new(body: Body, stored: Option<(JobName, i64)>, heading: String) -> Self {
-        Self {
-            body,
-            stored,
-            heading,
-            conflict: None,
-            note: None,
-            saving: false,
-            zone: Tz::UTC,
-        }
+        Self { body, stored, heading, conflict: None, note: None, saving: false, zone: Tz::UTC }
     }
 
     /// A new job.
@@ -105,11 +93,7 @@ impl Editor {
     /// A new job that is like another; only the name is to be found.
     pub fn copy_of(job: &Job) -> Self {
         let heading = format!("Copy of {}", job.name);
-        let base = Job {
-            name: String::new(),
-            updated_at: None,
-            ..job.clone()
-        };
+        let base = Job { name: String::new(), updated_at: None, ..job.clone() };
         let form = Form::new(base, false);
         Self::new(Body::Form(Box::new(form)), None, heading)
     }
@@ -254,27 +238,20 @@ impl Editor {
             && let (Some(entry), Body::Form(form)) = (&theirs, &mut self.body)
         {
             form.focus = Field::Name;
-            let message = format!(
-                "a job named {} exists already: find another name",
-                entry.name
-            );
+            let message = format!("a job named {} exists already: find another name", entry.name);
             self.note = Some((Role::Error, message));
             return;
         }
         let (base, mine) = match &self.body {
             Body::Form(form) => (fields_of(&form.base), fields_of(&form.job())),
-            Body::Raw(raw) => (
-                fields_in(raw.initial.as_bytes()),
-                fields_in(raw.text.text().as_bytes()),
-            ),
+            Body::Raw(raw) => {
+                (fields_in(raw.initial.as_bytes()), fields_in(raw.text.text().as_bytes()))
+            }
         };
         let written = match &theirs {
             // Their text as a job, so that a default that is spelled out is not a difference.
             Some(entry) => match (&self.body, Job::from_json(&entry.raw)) {
-                (Body::Form(_), Ok(job)) => fields_of(&Job {
-                    name: entry.name.to_string(),
-                    ..job
-                }),
+                (Body::Form(_), Ok(job)) => fields_of(&Job { name: entry.name.to_string(), ..job }),
                 _ => fields_in(&entry.raw),
             },
             None => Map::new(),
@@ -283,11 +260,7 @@ impl Editor {
             Some(_) => merge::differences(&base, &mine, &written),
             None => merge::differences(&base, &mine, &base),
         };
-        self.conflict = Some(Conflict {
-            theirs,
-            rows: merge::rows(&differences),
-            scroll: 0,
-        });
+        self.conflict = Some(Conflict { theirs, rows: merge::rows(&differences), scroll: 0 });
     }
 
     /// Answers a conflict: what was changed here is put upon what they wrote; where both changed a
@@ -330,11 +303,7 @@ impl Editor {
     /// Answers a conflict: what was typed here is given up. False where there is nothing left to
     /// edit.
     pub fn take_theirs(&mut self) -> bool {
-        let Some(Conflict {
-            theirs: Some(theirs),
-            ..
-        }) = self.conflict.take()
-        else {
+        let Some(Conflict { theirs: Some(theirs), .. }) = self.conflict.take() else {
             return false;
         };
         *self = Self::edit(&theirs).in_zone(self.zone);

@@ -47,10 +47,7 @@ impl Filter {
     /// Reads what was typed; any text is a filter.
     pub fn parse(text: &str) -> Self {
         let terms = text.split_whitespace().filter_map(term).collect();
-        Self {
-            text: text.to_owned(),
-            terms,
-        }
+        Self { text: text.to_owned(), terms }
     }
 
     /// As it was typed.
@@ -109,9 +106,7 @@ pub fn contains_folded(text: &str, lower: &str) -> bool {
     if text.is_ascii() && lower.is_ascii() {
         let (text, lower) = (text.as_bytes(), lower.as_bytes());
         return lower.is_empty()
-            || text
-                .windows(lower.len())
-                .any(|window| window.eq_ignore_ascii_case(lower));
+            || text.windows(lower.len()).any(|window| window.eq_ignore_ascii_case(lower));
     }
     text.to_lowercase().contains(lower)
 }
@@ -150,14 +145,7 @@ mod tests {
         ] {
             assert!(Filter::parse(yes).matches(&row), "{yes}");
         }
-        for no in [
-            "hourly",
-            "!settle",
-            "label:tem",
-            "label:team=x",
-            "state:paused",
-            "a:b",
-        ] {
+        for no in ["hourly", "!settle", "label:tem", "label:team=x", "state:paused", "a:b"] {
             assert!(!Filter::parse(no).matches(&row), "{no}");
         }
     }

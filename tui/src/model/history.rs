@@ -76,12 +76,7 @@ impl History {
         self.generation = generation;
         self.loading = true;
         self.error = None;
-        Effect::LoadHistory {
-            generation,
-            filter: question(&self.filter),
-            before,
-            limit: PAGE,
-        }
+        Effect::LoadHistory { generation, filter: question(&self.filter), before, limit: PAGE }
     }
 
     /// Takes an answer; false when it is to an older question.

@@ -16,10 +16,7 @@ pub struct Input {
 impl Input {
     /// A line with the cursor at its end.
     pub fn new(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            cursor: text.len(),
-        }
+        Self { text: text.to_owned(), cursor: text.len() }
     }
 
     /// The text.
@@ -29,19 +26,13 @@ impl Input {
 
     /// The text before the cursor, and the text from it on.
     pub fn parts(&self) -> (&str, &str) {
-        self.text
-            .split_at_checked(self.cursor)
-            .unwrap_or((&self.text, ""))
+        self.text.split_at_checked(self.cursor).unwrap_or((&self.text, ""))
     }
 
     /// Adds text at the cursor; control characters are left out.
     pub fn insert(&mut self, text: &str) {
         let room = LONGEST.saturating_sub(self.text.chars().count());
-        let clean: String = text
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(room)
-            .collect();
+        let clean: String = text.chars().filter(|c| !c.is_control()).take(room).collect();
         self.text.insert_str(self.cursor, &clean);
         self.cursor += clean.len();
     }
@@ -71,9 +62,7 @@ impl Input {
                 self.text.replace_range(self.cursor - left..self.cursor, "");
                 self.cursor -= left;
             }
-            KeyCode::Delete => self
-                .text
-                .replace_range(self.cursor..self.cursor + right, ""),
+            KeyCode::Delete => self.text.replace_range(self.cursor..self.cursor + right, ""),
             KeyCode::Left => self.cursor -= left,
             KeyCode::Right => self.cursor += right,
             KeyCode::Home => self.cursor = 0,

@@ -238,11 +238,7 @@ impl Jobs {
         let none = Past::default();
         let past = |entry: &JobEntry| self.past.get(entry.name.as_str()).unwrap_or(&none);
         let shown = replica.jobs.values().filter(|entry| {
-            let subject = JobSubject {
-                entry,
-                replica,
-                past: past(entry),
-            };
+            let subject = JobSubject { entry, replica, past: past(entry) };
             self.filter.is_empty() || self.filter.matches(&subject)
         });
         let mut rows: Vec<&JobEntry> = shown.map(AsRef::as_ref).collect();
@@ -272,9 +268,9 @@ impl Jobs {
             JobColumn::Next => self.order(&mut rows, |e| replica.next_firing(e, now)),
             // The newest first: what happened just now is what is looked for.
             JobColumn::Last => self.order(&mut rows, |e| past(e).last().map(|s| Reverse(s.at()))),
-            JobColumn::Took => self.order(&mut rows, |e| {
-                past(e).last().and_then(Seen::took).map(Reverse)
-            }),
+            JobColumn::Took => {
+                self.order(&mut rows, |e| past(e).last().and_then(Seen::took).map(Reverse));
+            }
         }
         let names = rows.into_iter().map(|entry| entry.name.clone()).collect();
         self.list.set_rows(names);

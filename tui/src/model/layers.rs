@@ -195,8 +195,7 @@ impl Confirm {
 
     /// Whether the number that was asked for has been typed.
     pub fn is_armed(&self) -> bool {
-        self.count
-            .is_none_or(|n| self.typed.text().trim() == n.to_string())
+        self.count.is_none_or(|n| self.typed.text().trim() == n.to_string())
     }
 }
 
@@ -246,18 +245,9 @@ pub struct KillWatch {
 impl KillWatch {
     /// Begins at `asked`.
     pub fn new(targets: Vec<KillTarget>, asked: DateTime<Utc>) -> Self {
-        let watched = |target| Watched {
-            target,
-            step: KillStep::Asked,
-            seen: KillStep::Asked,
-            took: None,
-        };
-        Self {
-            runs: targets.into_iter().map(watched).collect(),
-            asked,
-            error: None,
-            scroll: 0,
-        }
+        let watched =
+            |target| Watched { target, step: KillStep::Asked, seen: KillStep::Asked, took: None };
+        Self { runs: targets.into_iter().map(watched).collect(), asked, error: None, scroll: 0 }
     }
 
     /// Reads how far each run has come.

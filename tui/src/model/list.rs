@@ -15,13 +15,7 @@ pub struct List<K> {
 
 impl<K> Default for List<K> {
     fn default() -> Self {
-        Self {
-            rows: Vec::new(),
-            at: 0,
-            top: 0,
-            height: 1,
-            marked: BTreeSet::new(),
-        }
+        Self { rows: Vec::new(), at: 0, top: 0, height: 1, marked: BTreeSet::new() }
     }
 }
 

@@ -257,10 +257,7 @@ impl LogView {
     }
 
     fn place(&self, index: usize, row: usize) -> Place {
-        Place {
-            number: self.lines.number(self.streams, index),
-            row,
-        }
+        Place { number: self.lines.number(self.streams, index), row }
     }
 
     /// The highest place from which the end is on the screen.
@@ -362,19 +359,13 @@ impl LogView {
     pub fn set_streams(&mut self, streams: Streams) {
         let top = self.top();
         self.streams = streams;
-        self.top = Place {
-            number: top.number,
-            row: 0,
-        };
+        self.top = Place { number: top.number, row: 0 };
         self.search_again();
     }
 
     /// Breaks long lines, or not; stays at the same line.
     pub fn set_wrap(&mut self, wrap: bool) {
-        self.top = Place {
-            number: self.top().number,
-            row: 0,
-        };
+        self.top = Place { number: self.top().number, row: 0 };
         (self.wrap, self.left) = (wrap, 0);
     }
 
@@ -410,13 +401,10 @@ impl LogView {
         }
         // At the end, what is looked for has just passed.
         let (follow, top) = (self.follow, self.top.number);
-        let from = self.search.as_ref().and_then(|search| {
-            if follow {
-                search.before(u64::MAX)
-            } else {
-                search.from(top)
-            }
-        });
+        let from = self
+            .search
+            .as_ref()
+            .and_then(|search| if follow { search.before(u64::MAX) } else { search.from(top) });
         self.show_match(from);
     }
 

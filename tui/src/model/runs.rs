@@ -117,11 +117,7 @@ impl Runs {
             return;
         }
         let shown = replica.all_live().filter(|live| {
-            let subject = RunSubject {
-                live,
-                replica,
-                telemetry: self.telemetry.get(&live.run),
-            };
+            let subject = RunSubject { live, replica, telemetry: self.telemetry.get(&live.run) };
             self.filter.is_empty() || self.filter.matches(&subject)
         });
         let mut rows: Vec<&LiveRun> = shown.collect();

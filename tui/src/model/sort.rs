@@ -24,21 +24,14 @@ pub struct Sort<C> {
 impl<C: Columns> Sort<C> {
     /// Ordered by `column`.
     pub fn by(column: C) -> Self {
-        Self {
-            column,
-            inverted: false,
-        }
+        Self { column, inverted: false }
     }
 
     /// Goes to the next column that sorts, to the right or to the left, round the ends.
     pub fn step(&mut self, right: bool) {
         let sorting: Vec<C> = C::ALL.iter().copied().filter(|c| c.sorts()).collect();
         let at = sorting.iter().position(|c| *c == self.column).unwrap_or(0);
-        let step = if right {
-            1
-        } else {
-            sorting.len().saturating_sub(1)
-        };
+        let step = if right { 1 } else { sorting.len().saturating_sub(1) };
         if let Some(column) = sorting.get((at + step) % sorting.len().max(1)) {
             *self = Self::by(*column);
         }
@@ -46,11 +39,7 @@ impl<C: Columns> Sort<C> {
 
     /// `order`, turned round if need be.
     pub fn apply(&self, order: Ordering) -> Ordering {
-        if self.inverted {
-            order.reverse()
-        } else {
-            order
-        }
+        if self.inverted { order.reverse() } else { order }
     }
 
     /// The mark in the heading of the sorted column.

@@ -39,11 +39,7 @@ impl Toasts {
         let text = text.into();
         // The same message again starts its time anew instead of filling the screen.
         self.0.retain(|t| t.text != text);
-        self.0.push_back(Toast {
-            level,
-            text,
-            until: now + TimeDelta::seconds(secs),
-        });
+        self.0.push_back(Toast { level, text, until: now + TimeDelta::seconds(secs) });
         while self.0.len() > KEPT {
             self.0.pop_front();
         }

@@ -132,10 +132,9 @@ impl Workers {
                     x.and_then(|r| r.lateness_p99_millis).map(Reverse),
                     y.and_then(|r| r.lateness_p99_millis).map(Reverse),
                 ),
-                WorkerColumn::Skew => absent_last(
-                    a.skew.map(|s| Reverse(s.abs())),
-                    b.skew.map(|s| Reverse(s.abs())),
-                ),
+                WorkerColumn::Skew => {
+                    absent_last(a.skew.map(|s| Reverse(s.abs())), b.skew.map(|s| Reverse(s.abs())))
+                }
                 WorkerColumn::Lag => {
                     absent_last(x.map(|r| r.watch_revision), y.map(|r| r.watch_revision))
                 }

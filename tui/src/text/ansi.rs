@@ -35,12 +35,7 @@ pub struct Paint {
 }
 
 impl Paint {
-    const CONTROL: Self = Self {
-        fg: None,
-        bg: None,
-        add: Modifier::empty(),
-        control: true,
-    };
+    const CONTROL: Self = Self { fg: None, bg: None, add: Modifier::empty(), control: true };
 
     /// As the terminal can show it. Ink that is the colour of its ground is drawn without the
     /// ground, and ink that would be lost on the theme's paper is dim: output has no right to be
@@ -222,11 +217,7 @@ impl Reader {
             if matches!(self.state, State::Ground) && matches!(first, ' '..='~') {
                 // Most output is this: a run of plain characters at once.
                 let room = (ROW_COLS.saturating_sub(self.cols)).max(1);
-                let run = rest
-                    .bytes()
-                    .take(room)
-                    .take_while(|b| matches!(b, b' '..=b'~'))
-                    .count();
+                let run = rest.bytes().take(room).take_while(|b| matches!(b, b' '..=b'~')).count();
                 let (run, after) = rest.split_at(run);
                 self.put(run, run.len(), done);
                 rest = after;
@@ -415,16 +406,10 @@ fn tidy(text: &str, spans: &[Span]) -> (String, Vec<Span>, usize) {
         push_clean(&mut out, grapheme);
         let added = out.get(start..).unwrap_or_default();
         cols += added.graphemes(true).map(grapheme_width).sum::<usize>();
-        let own = if added.starts_with("<U+") && added != grapheme {
-            Paint::CONTROL
-        } else {
-            paint
-        };
+        let own =
+            if added.starts_with("<U+") && added != grapheme { Paint::CONTROL } else { paint };
         if kept.last().map_or(Paint::default(), |s| s.paint) != own {
-            kept.push(Span {
-                start: u32::try_from(start).unwrap_or(u32::MAX),
-                paint: own,
-            });
+            kept.push(Span { start: u32::try_from(start).unwrap_or(u32::MAX), paint: own });
         }
     }
     (out, kept, cols)
@@ -433,10 +418,7 @@ fn tidy(text: &str, spans: &[Span]) -> (String, Vec<Span>, usize) {
 /// Follows "select graphic rendition": ECMA-48 8.3.117, with the colours of xterm and the colons
 /// of ISO 8613-6. Blinking and concealed text are not followed.
 fn sgr(sequence: &str, paint: &mut Paint) {
-    let number = |text: &str| {
-        text.parse::<u16>()
-            .unwrap_or(if text.is_empty() { 0 } else { 999 })
-    };
+    let number = |text: &str| text.parse::<u16>().unwrap_or(if text.is_empty() { 0 } else { 999 });
     let mut parts = sequence.split(';');
     while let Some(part) = parts.next() {
         let mut sub = part.split(':');
@@ -550,10 +532,7 @@ mod tests {
     #[test]
     fn lines_tabs_and_carriage_returns() {
         assert_eq!(texts(b"a\nb\r\n\nc"), ["a", "b", "", "c"]);
-        assert_eq!(
-            texts(b"a\tb\n12345678\tc"),
-            ["a       b", "12345678        c"]
-        );
+        assert_eq!(texts(b"a\tb\n12345678\tc"), ["a       b", "12345678        c"]);
         let bar = rows(b" 10%\r 20%\r100%\n");
         assert_eq!((&*bar[0].text, bar[0].overwritten), ("100%", true));
         assert_eq!(texts(b"done\r"), ["done"]);
@@ -661,10 +640,7 @@ mod tests {
         assert_eq!(row.height(5), 2);
         let plain = &rows(b"0123456789")[0];
         assert_eq!(plain.pieces(5), [0..5, 5..10]);
-        assert_eq!(
-            (plain.height(5), plain.height(4), Row::default().height(4)),
-            (2, 3, 1)
-        );
+        assert_eq!((plain.height(5), plain.height(4), Row::default().height(4)), (2, 3, 1));
         assert!(Row::default().pieces(4).iter().eq(&[0..0; 1]));
     }
 
@@ -677,10 +653,7 @@ mod tests {
             reader.feed(&[*byte], &mut |row| out.push(row));
         }
         assert_eq!(&*out[0].text, text.trim_end());
-        assert_eq!(
-            usize::from(out[0].cols),
-            super::super::width(text.trim_end())
-        );
+        assert_eq!(usize::from(out[0].cols), super::super::width(text.trim_end()));
     }
 
     proptest! {

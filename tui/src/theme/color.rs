@@ -18,15 +18,8 @@ pub enum Depth {
 
 /// Terminals that show sixteen million colours and say so only by their name, because
 /// `COLORTERM` does not survive SSH.
-const TRUE_COLOR_TERMS: [&str; 7] = [
-    "xterm-kitty",
-    "xterm-ghostty",
-    "alacritty",
-    "wezterm",
-    "foot",
-    "contour",
-    "rio",
-];
+const TRUE_COLOR_TERMS: [&str; 7] =
+    ["xterm-kitty", "xterm-ghostty", "alacritty", "wezterm", "foot", "contour", "rio"];
 
 impl Depth {
     /// Judges by the environment; `var` looks a variable up. `NO_COLOR` (<https://no-color.org>)
@@ -128,9 +121,7 @@ fn distance(a: Rgb, b: Rgb) -> u32 {
 
 fn nearest_256(rgb: Rgb) -> u8 {
     // Not the first sixteen: what they look like is the operator's choice.
-    (16..=255)
-        .min_by_key(|n| distance(rgb, rgb_of(*n)))
-        .unwrap_or(7)
+    (16..=255).min_by_key(|n| distance(rgb, rgb_of(*n))).unwrap_or(7)
 }
 
 fn nearest_16(rgb: Rgb) -> Color {

@@ -14,11 +14,7 @@ fn luminance(color: Color) -> f64 {
     };
     let part = |c: u8| {
         let c = f64::from(c) / 255.0;
-        if c <= 0.04045 {
-            c / 12.92
-        } else {
-            ((c + 0.055) / 1.055).powf(2.4)
-        }
+        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
     };
     0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b)
 }
@@ -125,9 +121,7 @@ fn without_colours_there_are_none() {
             let style = theme.get(role);
             assert_eq!((style.fg, style.bg), (None, None), "{}", role.name());
         }
-        let job = Style::new()
-            .fg(Color::Rgb(1, 2, 3))
-            .add_modifier(Modifier::BOLD);
+        let job = Style::new().fg(Color::Rgb(1, 2, 3)).add_modifier(Modifier::BOLD);
         assert_eq!(theme.adapt(job), Style::new().add_modifier(Modifier::BOLD));
     }
 }
@@ -137,22 +131,11 @@ fn with_sixteen_colours_only_those_are_used() {
     for name in Theme::names() {
         let theme = Theme::load(name, None, Depth::Ansi16).unwrap();
         for role in Role::ALL {
-            for color in [theme.get(role).fg, theme.get(role).bg]
-                .into_iter()
-                .flatten()
-            {
-                assert!(
-                    !matches!(color, Color::Rgb(..) | Color::Indexed(_)),
-                    "{}",
-                    role.name()
-                );
+            for color in [theme.get(role).fg, theme.get(role).bg].into_iter().flatten() {
+                assert!(!matches!(color, Color::Rgb(..) | Color::Indexed(_)), "{}", role.name());
             }
         }
-        assert_eq!(
-            theme.get(Role::Text).bg,
-            None,
-            "the terminal's own background stays"
-        );
+        assert_eq!(theme.get(Role::Text).bg, None, "the terminal's own background stays");
     }
 }
 
@@ -165,9 +148,7 @@ fn a_theme_without_fallbacks_keeps_its_selection() {
         let theme = Theme::load("mine", Some(dir.path()), depth).unwrap();
         let selected = theme.get(Role::Selected);
         assert!(
-            selected
-                .add_modifier
-                .contains(Modifier::REVERSED | Modifier::BOLD),
+            selected.add_modifier.contains(Modifier::REVERSED | Modifier::BOLD),
             "{selected:?}"
         );
     }
@@ -178,18 +159,11 @@ fn the_users_folder_overrides_and_extends() {
     let dir = tempfile::tempdir().unwrap();
     let own = "inherits = \"carillon-dark\"\n[palette]\npaper = \"default\"\nblue = \"#aabbcc\"\n";
     fs::write(dir.path().join("carillon-dark.toml"), own).unwrap();
-    fs::write(
-        dir.path().join("mine.toml"),
-        "inherits = \"carillon-dark\"\n",
-    )
-    .unwrap();
+    fs::write(dir.path().join("mine.toml"), "inherits = \"carillon-dark\"\n").unwrap();
     for name in ["carillon-dark", "mine"] {
         let theme = Theme::load(name, Some(dir.path()), Depth::TrueColor).unwrap();
         assert_eq!(theme.get(Role::Text).bg, Some(Color::Reset));
-        assert_eq!(
-            theme.get(Role::Accent).fg,
-            Some(Color::Rgb(0xaa, 0xbb, 0xcc))
-        );
+        assert_eq!(theme.get(Role::Accent).fg, Some(Color::Rgb(0xaa, 0xbb, 0xcc)));
         assert_eq!(theme.get(Role::Ok), Theme::default().get(Role::Ok));
     }
     let names = Theme::available(Some(dir.path()));
@@ -200,11 +174,7 @@ fn the_users_folder_overrides_and_extends() {
 fn a_broken_theme_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [
-        (
-            "alone",
-            "[roles]\nok = { fg = \"red\" }\n",
-            "no style for text, dim",
-        ),
+        ("alone", "[roles]\nok = { fg = \"red\" }\n", "no style for text, dim"),
         (
             "typo",
             "inherits = \"carillon-dark\"\n[roles]\nokay = { fg = \"red\" }\n",
@@ -216,18 +186,10 @@ fn a_broken_theme_says_what_is_wrong() {
             "`grün` is neither",
         ),
         ("toml", "inherits = \n", "line 1"),
-        (
-            "field",
-            "inherit = \"carillon-dark\"\n",
-            "unknown field `inherit`",
-        ),
+        ("field", "inherit = \"carillon-dark\"\n", "unknown field `inherit`"),
         ("me", "inherits = \"you\"\n", "inherits from itself"),
         ("you", "inherits = \"me\"\n", "inherits from itself"),
-        (
-            "orphan",
-            "inherits = \"nobody\"\n",
-            "there is no theme `nobody`; there are alone",
-        ),
+        ("orphan", "inherits = \"nobody\"\n", "there is no theme `nobody`; there are alone"),
     ];
     for (name, text, _) in cases {
         fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
@@ -243,27 +205,17 @@ fn a_broken_theme_says_what_is_wrong() {
 fn the_environment_tells_the_depth() {
     let cases: [(&[(&str, &str)], Depth); 9] = [
         (&[("TERM", "xterm-256color")], Depth::Ansi256),
-        (
-            &[("TERM", "xterm-256color"), ("COLORTERM", "truecolor")],
-            Depth::TrueColor,
-        ),
+        (&[("TERM", "xterm-256color"), ("COLORTERM", "truecolor")], Depth::TrueColor),
         (&[("TERM", "xterm-kitty")], Depth::TrueColor),
         (&[("TERM", "xterm-direct")], Depth::TrueColor),
         (&[("TERM", "vt220")], Depth::Ansi16),
         (&[], Depth::Ansi16),
         (&[("TERM", "dumb"), ("COLORTERM", "truecolor")], Depth::None),
         (&[("NO_COLOR", "1"), ("TERM", "xterm-kitty")], Depth::None),
-        (
-            &[("NO_COLOR", ""), ("TERM", "screen-256color")],
-            Depth::Ansi256,
-        ),
+        (&[("NO_COLOR", ""), ("TERM", "screen-256color")], Depth::Ansi256),
     ];
     for (env, depth) in cases {
-        let var = |name: &str| {
-            env.iter()
-                .find(|(k, _)| *k == name)
-                .map(|(_, v)| (*v).to_owned())
-        };
+        let var = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
         assert_eq!(Depth::from_env(var), depth, "{env:?}");
     }
 }

@@ -52,11 +52,7 @@ pub fn run(model: &mut Model, command: Command, argument: Option<&str>) -> Vec<E
                 return vec![Effect::LoadTheme(name.to_owned())];
             }
             let names = crate::theme::Theme::names().join(", ");
-            note(
-                model,
-                Level::Note,
-                format!("type :theme and one of: {names}"),
-            )
+            note(model, Level::Note, format!("type :theme and one of: {names}"))
         }
         Command::Down => step(model, 1),
         Command::Up => step(model, -1),
@@ -290,10 +286,7 @@ fn open_selected(model: &mut Model) -> Vec<Effect> {
 
 fn details(model: &mut Model, job: JobName) -> Vec<Effect> {
     let generation = model.number();
-    let filter = HistoryFilter {
-        job: Some(job.to_string()),
-        ..HistoryFilter::default()
-    };
+    let filter = HistoryFilter { job: Some(job.to_string()), ..HistoryFilter::default() };
     model.layers.push(Layer::Details(Details {
         job,
         scroll: 0,
@@ -301,12 +294,7 @@ fn details(model: &mut Model, job: JobName) -> Vec<Effect> {
         records: None,
         generation,
     }));
-    vec![Effect::LoadHistory {
-        generation,
-        filter,
-        before: None,
-        limit: DETAIL_RECORDS,
-    }]
+    vec![Effect::LoadHistory { generation, filter, before: None, limit: DETAIL_RECORDS }]
 }
 
 fn edit(model: &mut Model, editor: Editor) -> Vec<Effect> {
@@ -338,10 +326,7 @@ fn targets(model: &Model) -> Vec<JobName> {
 fn pause(model: &mut Model) -> Vec<Effect> {
     let names = targets(model);
     let entries: Vec<&JobEntry> = names.iter().filter_map(|n| model.job(n)).collect();
-    let whole: Vec<_> = entries
-        .iter()
-        .filter_map(|e| Some((*e, e.job()?)))
-        .collect();
+    let whole: Vec<_> = entries.iter().filter_map(|e| Some((*e, e.job()?))).collect();
     let any_enabled = whole.iter().any(|(_, job)| job.enabled);
     let what = match any_enabled {
         true => SaveKind::Pause,
@@ -352,19 +337,12 @@ fn pause(model: &mut Model) -> Vec<Effect> {
         .map(|(entry, job)| {
             let mut job = Box::new((*job).clone());
             job.enabled = !any_enabled;
-            SaveJob {
-                job,
-                expected: Expected::Revision(entry.mod_revision),
-                what,
-            }
+            SaveJob { job, expected: Expected::Revision(entry.mod_revision), what }
         })
         .collect();
     match saves.len() {
         0 if names.is_empty() => nothing(model, "no job is selected"),
-        0 => nothing(
-            model,
-            "a broken job neither pauses nor resumes: edit it first",
-        ),
+        0 => nothing(model, "a broken job neither pauses nor resumes: edit it first"),
         1 => {
             let ticket = Ticket(model.number());
             let saves = saves.into_iter();
@@ -390,12 +368,7 @@ fn run_now(model: &mut Model) -> Vec<Effect> {
         1 => vec![Effect::RunNow(jobs)],
         n => {
             let lines = jobs.iter().map(ToString::to_string).collect();
-            let ask = Confirm::new(
-                format!("Run {n} jobs now?"),
-                "Run",
-                lines,
-                Pending::Run(jobs),
-            );
+            let ask = Confirm::new(format!("Run {n} jobs now?"), "Run", lines, Pending::Run(jobs));
             open(model, Layer::Confirm(Box::new(ask)))
         }
     }
@@ -445,10 +418,7 @@ fn describe(run: &LiveRun) -> String {
         Some(pid) => format!("pid {pid}"),
         None => "not started".to_owned(),
     };
-    format!(
-        "{} on {}, {pid}, run {}",
-        run.job, run.value.worker, run.run
-    )
+    format!("{} on {}, {pid}, run {}", run.job, run.value.worker, run.run)
 }
 
 fn delete(model: &mut Model) -> Vec<Effect> {
@@ -465,10 +435,7 @@ fn delete(model: &mut Model) -> Vec<Effect> {
         1 => "Delete this job?".to_owned(),
         n => format!("Delete {n} jobs?"),
     };
-    let live: usize = jobs
-        .iter()
-        .map(|(j, _)| model.replica.live_of(j).count())
-        .sum();
+    let live: usize = jobs.iter().map(|(j, _)| model.replica.live_of(j).count()).sum();
     let note = match live {
         0 => "Its records stay in the history.".to_owned(),
         1 => "Its records stay in the history. 1 run of it is live and goes on.".to_owned(),

@@ -73,13 +73,7 @@ pub(super) fn act(model: &mut Model, pending: Pending) -> Vec<Effect> {
         Pending::Save(saves) => {
             model.jobs.list.clear_marks();
             let ticket = |model: &mut Model| Ticket(model.number());
-            saves
-                .into_iter()
-                .map(|save| Effect::SaveJob {
-                    ticket: ticket(model),
-                    save,
-                })
-                .collect()
+            saves.into_iter().map(|save| Effect::SaveJob { ticket: ticket(model), save }).collect()
         }
         Pending::Drain(worker) => vec![Effect::Drain { worker, on: true }],
         Pending::Discard => {

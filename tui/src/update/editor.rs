@@ -77,9 +77,7 @@ pub fn paste(editor: &mut Editor, text: &str, ctx: &Ctx) {
                 }
                 Kind::Line => {
                     // The line break at the end of a copied line is not meant.
-                    let text = text
-                        .trim_end_matches(['\r', '\n'])
-                        .replace(['\r', '\n', '\t'], " ");
+                    let text = text.trim_end_matches(['\r', '\n']).replace(['\r', '\n', '\t'], " ");
                     if let Some(input) = form.input_mut(form.focus) {
                         input.insert(&text);
                     }
@@ -113,10 +111,7 @@ fn in_form(form: &mut Form, key: KeyEvent) {
         (Kind::Choice, KeyCode::Char('h') | KeyCode::Left) => form.turn(false),
         (Kind::Choice, _) => {}
         (Kind::Line, _) => {
-            if form
-                .input_mut(form.focus)
-                .is_some_and(|input| input.key(key))
-            {
+            if form.input_mut(form.focus).is_some_and(|input| input.key(key)) {
                 form.check();
             }
         }

@@ -80,10 +80,9 @@ pub fn key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
             match crate::update::editor::key(editor, key, &ctx) {
                 EditorReply::Stay => After::stay(),
                 EditorReply::Close => After::close(),
-                EditorReply::Save(save) => After::Stay(vec![Effect::SaveJob {
-                    ticket: *ticket,
-                    save,
-                }]),
+                EditorReply::Save(save) => {
+                    After::Stay(vec![Effect::SaveJob { ticket: *ticket, save }])
+                }
                 EditorReply::AskDiscard => {
                     let targets = vec![editor.title()];
                     let title = "Leave without saving?".to_owned();
@@ -134,10 +133,7 @@ pub fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
 }
 
 fn editor_context(model: &Model) -> Ctx {
-    Ctx {
-        now: model.now,
-        zone: fleet_zone(model),
-    }
+    Ctx { now: model.now, zone: fleet_zone(model) }
 }
 
 /// The zone of jobs without their own.

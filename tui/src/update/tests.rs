@@ -85,14 +85,7 @@ fn the_cursor_stays_on_its_job_while_others_come_and_go() {
     }
     assert_eq!(model.jobs.list.selected(), Some(&name("settle")));
     let items = vec![item("jobs/aaa", crate::testing::job("aaa", "{}"), 40)];
-    update(
-        &mut model,
-        Msg::Fleet(Feed::Changes {
-            revision: 40,
-            items,
-        }),
-        now(),
-    );
+    update(&mut model, Msg::Fleet(Feed::Changes { revision: 40, items }), now());
     model.settle();
     assert_eq!(model.jobs.list.selected(), Some(&name("settle")));
 }
@@ -111,10 +104,7 @@ fn a_kill_names_its_frozen_targets_with_cancel_focused() {
         panic!("no question");
     };
     let target = &question.targets[0];
-    assert!(
-        target.starts_with("settle on w1, pid 4711, run "),
-        "{target}"
-    );
+    assert!(target.starts_with("settle on w1, pid 4711, run "), "{target}");
     // Enter presses Cancel.
     assert!(press(&mut model, "enter").is_empty());
     assert!(model.layers.is_empty());
@@ -123,14 +113,7 @@ fn a_kill_names_its_frozen_targets_with_cancel_focused() {
     // A new run of the job does not become a target of the old question.
     let newer = running("settle", 2, "w2", 60);
     let items = vec![newer];
-    update(
-        &mut model,
-        Msg::Fleet(Feed::Changes {
-            revision: 60,
-            items,
-        }),
-        now(),
-    );
+    update(&mut model, Msg::Fleet(Feed::Changes { revision: 60, items }), now());
     press(&mut model, "tab");
     let effects = press(&mut model, "enter");
     let [Effect::Kill(runs)] = effects.as_slice() else {
@@ -171,10 +154,7 @@ fn a_kill_is_followed_until_the_run_is_gone() {
     let mut gone = running("settle", 0, "w1", 52);
     gone.value = None;
     change(&mut model, gone, 1200);
-    assert_eq!(
-        step(&model),
-        (KillStep::Gone, Some(TimeDelta::milliseconds(1200)))
-    );
+    assert_eq!(step(&model), (KillStep::Gone, Some(TimeDelta::milliseconds(1200))));
     press(&mut model, "esc");
     assert!(model.layers.is_empty());
 }
@@ -228,11 +208,7 @@ fn record(job: &str, n: u64, outcome: Outcome) -> RunRecord {
 fn records_become_the_last_outcome_and_the_strip() {
     let mut model = seeded();
     let records = (0..30).map(|n| {
-        let outcome = if n == 29 {
-            Outcome::Failed
-        } else {
-            Outcome::Succeeded
-        };
+        let outcome = if n == 29 { Outcome::Failed } else { Outcome::Succeeded };
         record("hourly", n, outcome)
     });
     update(&mut model, Msg::Recent(records.rev().collect()), now());
@@ -256,13 +232,8 @@ fn the_history_is_read_page_by_page_and_old_answers_are_dropped() {
     let mut model = seeded();
     let first = asked(&press(&mut model, "3"));
     let page = |from: u64, more| {
-        let records = (from..from + 60)
-            .rev()
-            .map(|n| record("hourly", n, Outcome::Succeeded));
-        Ok(Page {
-            records: records.collect(),
-            more,
-        })
+        let records = (from..from + 60).rev().map(|n| record("hourly", n, Outcome::Succeeded));
+        Ok(Page { records: records.collect(), more })
     };
     let answer = |model: &mut Model, generation, result| {
         update(model, Msg::History { generation, result }, now());
@@ -303,13 +274,7 @@ fn a_lost_store_keeps_what_is_known_and_says_since_when() {
     let mut model = seeded();
     let lost = now() + TimeDelta::seconds(5);
     let reason = "connection refused".to_owned();
-    update(
-        &mut model,
-        Msg::Fleet(Feed::Lost {
-            reason: reason.clone(),
-        }),
-        lost,
-    );
+    update(&mut model, Msg::Fleet(Feed::Lost { reason: reason.clone() }), lost);
     assert_eq!(model.replica.jobs.len(), 5);
     let etcd = &model.connection.etcd;
     assert!(etcd.is_stale());
@@ -327,32 +292,10 @@ fn a_store_that_comes_back_is_asked_again() {
     let generation = asked(&press(&mut model, "3"));
     let result = Err("no answer".to_owned());
     update(&mut model, Msg::History { generation, result }, now());
-    let health = |up| Health {
-        up,
-        rtt: None,
-        since: now(),
-        detail: String::new(),
-    };
+    let health = |up| Health { up, rtt: None, since: now(), detail: String::new() };
     let store = Store::Mongo;
-    assert!(
-        update(
-            &mut model,
-            Msg::Health {
-                store,
-                health: health(false)
-            },
-            now()
-        )
-        .is_empty()
-    );
-    let effects = update(
-        &mut model,
-        Msg::Health {
-            store,
-            health: health(true),
-        },
-        now(),
-    );
+    assert!(update(&mut model, Msg::Health { store, health: health(false) }, now()).is_empty());
+    let effects = update(&mut model, Msg::Health { store, health: health(true) }, now());
     asked(&effects);
 }
 
@@ -363,14 +306,8 @@ fn a_worker_opens_its_runs_and_drains_only_after_a_question() {
     assert!(press(&mut model, "d").is_empty());
     press(&mut model, "right");
     let effects = press(&mut model, "enter");
-    assert!(matches!(
-        effects.as_slice(),
-        [Effect::Drain { on: true, .. }]
-    ));
-    assert!(matches!(
-        press(&mut model, "u").as_slice(),
-        [Effect::Drain { on: false, .. }]
-    ));
+    assert!(matches!(effects.as_slice(), [Effect::Drain { on: true, .. }]));
+    assert!(matches!(press(&mut model, "u").as_slice(), [Effect::Drain { on: false, .. }]));
     press(&mut model, "enter");
     assert_eq!(model.view, View::Running);
     assert_eq!(model.runs.list.rows().len(), 1);
@@ -382,10 +319,7 @@ fn details_act_on_their_own_job() {
     select(&mut model, "hourly");
     asked(&press(&mut model, "enter"));
     select(&mut model, "settle");
-    assert_eq!(
-        press(&mut model, "r"),
-        [Effect::RunNow(vec![name("hourly")])]
-    );
+    assert_eq!(press(&mut model, "r"), [Effect::RunNow(vec![name("hourly")])]);
     press(&mut model, "q");
     assert!(model.layers.is_empty());
     assert_eq!(press(&mut model, "q"), [Effect::Quit]);
@@ -394,9 +328,7 @@ fn details_act_on_their_own_job() {
 #[test]
 fn a_refused_action_is_told() {
     let mut model = seeded();
-    let result = Err(ActError::Refused(
-        "permission denied for role viewer".to_owned(),
-    ));
+    let result = Err(ActError::Refused("permission denied for role viewer".to_owned()));
     let action = "run 1 job".to_owned();
     update(&mut model, Msg::Acted { action, result }, now());
     let text = &model.toasts.iter().next().unwrap().text;
@@ -491,13 +423,8 @@ fn take(model: &mut Model, step: Step, at: DateTime<Utc>) -> Vec<Effect> {
         Step::Resize(w, h) => Msg::Input(Event::Resize(w, h)),
         Step::Paste(text) => Msg::Input(Event::Paste(text)),
         Step::Snapshot => snapshot(),
-        Step::Empty => Msg::Fleet(Feed::Snapshot {
-            revision: 1,
-            items: Vec::new(),
-        }),
-        Step::Lost => Msg::Fleet(Feed::Lost {
-            reason: "gone\u{1b}[2J".to_owned(),
-        }),
+        Step::Empty => Msg::Fleet(Feed::Snapshot { revision: 1, items: Vec::new() }),
+        Step::Lost => Msg::Fleet(Feed::Lost { reason: "gone\u{1b}[2J".to_owned() }),
         Step::Records(n) => Msg::Recent(vec![record("settle", n, Outcome::TimedOut)]),
         Step::Tick => Msg::Tick,
     };

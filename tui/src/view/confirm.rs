@@ -25,13 +25,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, theme: &Theme, question: &Confirm
     let first = question.scroll.min(question.targets.len() - listed);
     let mut row = 0;
     for target in question.targets.iter().skip(first).take(listed) {
-        super::line(
-            frame,
-            inside,
-            row,
-            &format!(" {target}"),
-            theme.get(Role::Text),
-        );
+        super::line(frame, inside, row, &format!(" {target}"), theme.get(Role::Text));
         row += 1;
     }
     if more {
@@ -61,13 +55,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, theme: &Theme, question: &Confirm
             width: inside.width.saturating_sub(used),
             height: 1,
         };
-        typed(
-            frame,
-            field,
-            &question.typed,
-            theme.get(Role::Text),
-            ("", theme.get(Role::Dim)),
-        );
+        typed(frame, field, &question.typed, theme.get(Role::Text), ("", theme.get(Role::Dim)));
         row += 1;
     }
     let button = |label: &str, focused: bool, role: Role| {
@@ -81,11 +69,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, theme: &Theme, question: &Confirm
         };
         Span::styled(label, style)
     };
-    let act = if question.is_armed() {
-        Role::Error
-    } else {
-        Role::Dim
-    };
+    let act = if question.is_armed() { Role::Error } else { Role::Dim };
     let buttons = Line::from(vec![
         button("Cancel", question.focus == Focus::Cancel, Role::Text),
         Span::raw("   "),
@@ -103,18 +87,11 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, theme: &Theme, question: &Confirm
 
 /// Draws how far the kill of each run has come.
 pub fn kill(frame: &mut Frame<'_>, area: Rect, theme: &Theme, watch: &KillWatch) {
-    let room = usize::from(area.height)
-        .saturating_sub(6)
-        .clamp(2, LISTED * 2)
-        / 2;
+    let room = usize::from(area.height).saturating_sub(6).clamp(2, LISTED * 2) / 2;
     let listed = watch.runs.len().min(room);
     let height = listed * 2 + 4 + usize::from(watch.error.is_some());
     let over = watch.is_over();
-    let gone = watch
-        .runs
-        .iter()
-        .filter(|w| w.step == KillStep::Gone)
-        .count();
+    let gone = watch.runs.iter().filter(|w| w.step == KillStep::Gone).count();
     let title = match (over, watch.runs.len()) {
         (true, 1) => "killed".to_owned(),
         (true, n) => format!("killed {n} runs"),
@@ -127,9 +104,7 @@ pub fn kill(frame: &mut Frame<'_>, area: Rect, theme: &Theme, watch: &KillWatch)
     let mut row = 0;
     for watched in watch.runs.iter().skip(first).take(listed) {
         let target = &watched.target;
-        let pid = target
-            .pid
-            .map_or_else(|| "not started".to_owned(), |p| format!("pid {p}"));
+        let pid = target.pid.map_or_else(|| "not started".to_owned(), |p| format!("pid {p}"));
         let name = format!(" {} on {}, {pid}", target.job, target.worker);
         super::line(frame, inside, row, &name, theme.get(Role::Text));
         let place = Rect {
@@ -144,13 +119,7 @@ pub fn kill(frame: &mut Frame<'_>, area: Rect, theme: &Theme, watch: &KillWatch)
         row += 2;
     }
     if let Some(why) = &watch.error {
-        super::line(
-            frame,
-            inside,
-            row,
-            &format!(" {why}"),
-            theme.get(Role::Error),
-        );
+        super::line(frame, inside, row, &format!(" {why}"), theme.get(Role::Error));
         row += 1;
     }
     let last = match over {
@@ -177,9 +146,8 @@ fn ladder(theme: &Theme, watched: &Watched) -> Line<'static> {
         spans.push(Span::styled(" > ", theme.get(Role::Dim)));
     }
     if watched.step == KillStep::Gone {
-        let after = watched
-            .took
-            .map_or_else(String::new, |t| format!(" after {}", text::duration(t)));
+        let after =
+            watched.took.map_or_else(String::new, |t| format!(" after {}", text::duration(t)));
         spans.push(Span::styled(format!("gone{after}"), theme.get(Role::Ok)));
     } else {
         spans.push(Span::styled("…", theme.get(Role::Dim)));

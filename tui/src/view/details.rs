@@ -29,23 +29,13 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, pane: &Details) {
     let lines = match model.job(&pane.job) {
         Some(entry) => lines(model, entry, pane, usize::from(area.width)),
         None => vec![
-            Line::styled(
-                text::clean(pane.job.as_str()).into_owned(),
-                theme.get(Role::Title),
-            ),
-            Line::styled(
-                "this job is gone: somebody deleted it",
-                theme.get(Role::Warn),
-            ),
+            Line::styled(text::clean(pane.job.as_str()).into_owned(), theme.get(Role::Title)),
+            Line::styled("this job is gone: somebody deleted it", theme.get(Role::Warn)),
         ],
     };
     let last = lines.len().saturating_sub(usize::from(area.height));
     let scroll = pane.scroll.min(last);
-    let shown: Vec<_> = lines
-        .into_iter()
-        .skip(scroll)
-        .take(usize::from(area.height))
-        .collect();
+    let shown: Vec<_> = lines.into_iter().skip(scroll).take(usize::from(area.height)).collect();
     frame.render_widget(Paragraph::new(shown), area);
 }
 
@@ -54,10 +44,7 @@ fn lines(model: &Model, entry: &JobEntry, pane: &Details, width: usize) -> Vec<L
     let live = model.replica.live_of(&entry.name).count();
     let state = JobState::of(entry, live);
     let mut lines = vec![Line::from(vec![
-        Span::styled(
-            format!(" {}", text::clean(entry.name.as_str())),
-            theme.get(Role::Title),
-        ),
+        Span::styled(format!(" {}", text::clean(entry.name.as_str())), theme.get(Role::Title)),
         Span::styled(
             format!("   {}   revision {}", state.word(), entry.mod_revision),
             theme.get(Role::Dim),
@@ -81,10 +68,7 @@ fn lines(model: &Model, entry: &JobEntry, pane: &Details, width: usize) -> Vec<L
     if live > 0 {
         lines.push(heading(theme, "RUNNING NOW"));
         for run in model.replica.live_of(&entry.name) {
-            let pid = run
-                .value
-                .pid
-                .map_or_else(|| "-".to_owned(), |p| p.to_string());
+            let pid = run.value.pid.map_or_else(|| "-".to_owned(), |p| p.to_string());
             let elapsed = span(model.now - run.value.since);
             let line = format!(
                 "  {} on {}, pid {pid}, {elapsed}",
@@ -225,14 +209,8 @@ fn records(model: &Model, pane: &Details, lines: &mut Vec<Line<'static>>, width:
         let rest = format!("{took:<8} {:<12} {exit}{}", record.worker, why(record));
         lines.push(Line::from(vec![
             Span::styled(format!("  {ago:>4} ago  "), theme.get(Role::Dim)),
-            Span::styled(
-                format!("{:<10}", short(record.outcome)),
-                theme.get(role(record.outcome)),
-            ),
-            Span::styled(
-                text::fit(&rest, width.saturating_sub(22)),
-                theme.get(Role::Text),
-            ),
+            Span::styled(format!("{:<10}", short(record.outcome)), theme.get(role(record.outcome))),
+            Span::styled(text::fit(&rest, width.saturating_sub(22)), theme.get(Role::Text)),
         ]));
     }
 }

@@ -43,11 +43,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, editor: &Editor, theme: &Theme, n
         return;
     }
     heading(buf, area, editor, theme);
-    let body = Rect {
-        y: area.y + 2,
-        height: area.height - CHROME,
-        ..area
-    };
+    let body = Rect { y: area.y + 2, height: area.height - CHROME, ..area };
     let message = row(area, area.height - 2);
     let keys = row(area, area.height - 1);
     if let Some(conflict) = &editor.conflict {
@@ -63,12 +59,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, editor: &Editor, theme: &Theme, n
     }
     match &editor.body {
         Body::Form(form) => {
-            let pen = Pen {
-                form,
-                zone: editor.zone,
-                theme,
-                now,
-            };
+            let pen = Pen { form, zone: editor.zone, theme, now };
             pen.draw(buf, body);
         }
         Body::Raw(raw) => raw_text(buf, body, raw, theme),
@@ -87,11 +78,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, editor: &Editor, theme: &Theme, n
     match (&editor.body, in_text) {
         (Body::Form(_), true) => hints.extend([("tab", "next field"), ("ctrl-u/r", "undo, redo")]),
         (Body::Form(form), false) if form.focus.kind() == Kind::Choice => {
-            hints.extend([
-                ("space", "change"),
-                ("tab", "next"),
-                ("shift-tab", "previous"),
-            ]);
+            hints.extend([("space", "change"), ("tab", "next"), ("shift-tab", "previous")]);
         }
         (Body::Form(_), false) => hints.extend([("tab", "next"), ("shift-tab", "previous")]),
         (Body::Raw(_), _) => hints.push(("ctrl-u/r", "undo, redo")),
@@ -100,11 +87,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, editor: &Editor, theme: &Theme, n
 }
 
 fn row(area: Rect, offset: u16) -> Rect {
-    Rect {
-        y: area.y + offset,
-        height: 1,
-        ..area
-    }
+    Rect { y: area.y + offset, height: 1, ..area }
 }
 
 /// Writes at a column of a row, cut at its end; returns the column after it.
@@ -129,10 +112,7 @@ fn heading(buf: &mut Buffer, area: Rect, editor: &Editor, theme: &Theme) {
         None => "not saved yet".to_owned(),
     };
     let end = put_right(buf, top, &right, theme.get(Role::Dim));
-    let top = Rect {
-        width: end.saturating_sub(1),
-        ..top
-    };
+    let top = Rect { width: end.saturating_sub(1), ..top };
     put(buf, top, 2, editor.heading(), theme.get(Role::Title));
     let line = "─".repeat(area.width.into());
     put(buf, row(area, 1), 0, &line, theme.get(Role::Border));
@@ -168,10 +148,7 @@ fn say(buf: &mut Buffer, place: Rect, editor: &Editor, theme: &Theme) {
             (Role::Dim, words.to_owned())
         }
     };
-    let place = Rect {
-        width: place.width.saturating_sub(1),
-        ..place
-    };
+    let place = Rect { width: place.width.saturating_sub(1), ..place };
     put(buf, place, 2, &words, theme.get(role));
 }
 
@@ -231,12 +208,7 @@ impl Pen<'_> {
                 One(Field::User),
             ]);
         }
-        strips.extend([
-            Gap,
-            One(Field::Cwd),
-            One(Field::Labels),
-            One(Field::Description),
-        ]);
+        strips.extend([Gap, One(Field::Cwd), One(Field::Labels), One(Field::Description)]);
         if area.height < AIRY {
             strips.retain(|strip| !matches!(strip, Gap));
         }
@@ -246,11 +218,7 @@ impl Pen<'_> {
     fn draw(&self, buf: &mut Buffer, mut area: Rect) {
         let panel = area.width >= SIDE_PANEL;
         if panel {
-            let side = Rect {
-                x: area.right() - PANEL,
-                width: PANEL,
-                ..area
-            };
+            let side = Rect { x: area.right() - PANEL, width: PANEL, ..area };
             area.width -= PANEL + 2;
             self.panel(buf, side);
         }
@@ -315,15 +283,8 @@ impl Pen<'_> {
             Strip::Two(left, right) => {
                 // The choices on the right are longer than the numbers on the left.
                 let half = place.width / 2 - 2;
-                let a = Rect {
-                    width: half,
-                    ..place
-                };
-                let b = Rect {
-                    x: place.x + half,
-                    width: place.width - half,
-                    ..place
-                };
+                let a = Rect { width: half, ..place };
+                let b = Rect { x: place.x + half, width: place.width - half, ..place };
                 self.field(buf, a, left);
                 self.field(buf, b, right);
             }
@@ -349,27 +310,16 @@ impl Pen<'_> {
             (" ", Role::Dim)
         };
         put(buf, place, 0, mark, theme.get(role));
-        let label = if focused {
-            Role::LabelFocused
-        } else {
-            Role::Label
-        };
+        let label = if focused { Role::LabelFocused } else { Role::Label };
         put(buf, place, 2, field.label(), theme.get(label));
-        let inside = Rect {
-            x: place.x + LABEL,
-            width: place.width.saturating_sub(LABEL + 1),
-            ..place
-        };
+        let inside =
+            Rect { x: place.x + LABEL, width: place.width.saturating_sub(LABEL + 1), ..place };
         if field == Field::Name && form.named {
             let name = form.text(field);
             put(buf, inside, 0, &name, theme.get(Role::Title));
             return;
         }
-        let role = if focused {
-            Role::InputFocused
-        } else {
-            Role::Input
-        };
+        let role = if focused { Role::InputFocused } else { Role::Input };
         match field.kind() {
             Kind::Choice => self.choices(buf, inside, field, focused),
             Kind::Line => {
@@ -413,11 +363,7 @@ impl Pen<'_> {
         match self.form.schedule() {
             None => {
                 let missing = self.form.problem(Field::Schedule);
-                let role = if missing.is_some() {
-                    Role::Error
-                } else {
-                    Role::Dim
-                };
+                let role = if missing.is_some() { Role::Error } else { Role::Dim };
                 let words = missing.unwrap_or("five fields, or six with seconds first");
                 put(buf, place, 0, words, self.theme.get(role));
             }
@@ -445,12 +391,8 @@ impl Pen<'_> {
             text::width(typed.get(..at).unwrap_or_default())
         };
         let Range { start, end } = error.span.clone();
-        let from = col_of(start)
-            .saturating_sub(window.hidden)
-            .min(cols.saturating_sub(1));
-        let to = col_of(end)
-            .saturating_sub(window.hidden)
-            .clamp(from + 1, cols.max(from + 1));
+        let from = col_of(start).saturating_sub(window.hidden).min(cols.saturating_sub(1));
+        let to = col_of(end).saturating_sub(window.hidden).clamp(from + 1, cols.max(from + 1));
         let carets = "^".repeat(to - from);
         let from = u16::try_from(from).unwrap_or(0);
         let after = put(buf, place, from, &carets, style);
@@ -484,22 +426,14 @@ impl Pen<'_> {
         col = put(buf, at, col, &words, self.theme.get(Role::Text));
         let away = format!(", in {}", text::ago(*first - self.now));
         put(buf, at, col, &away, dim);
-        let noted = next
-            .iter()
-            .find_map(|at| Some((at, schedule.dst_note(zone, *at)?)));
+        let noted = next.iter().find_map(|at| Some((at, schedule.dst_note(zone, *at)?)));
         if place.height < 3 {
             return;
         }
         let at = row(place, 2);
         if let Some((when, note)) = noted {
             let local = when.with_timezone(&zone).format("%a %-d %b %H:%M");
-            put(
-                buf,
-                at,
-                0,
-                &format!("{local} {note}"),
-                self.theme.get(Role::Warn),
-            );
+            put(buf, at, 0, &format!("{local} {note}"), self.theme.get(Role::Warn));
             return;
         }
         let mut col = put(buf, at, 0, "then ", dim);
@@ -527,18 +461,8 @@ impl Pen<'_> {
         for y in 0..area.height {
             put(buf, row(area, y), 0, "│", theme.get(Role::Border));
         }
-        let inside = Rect {
-            x: area.x + 3,
-            width: area.width - 4,
-            ..area
-        };
-        put(
-            buf,
-            row(inside, 0),
-            0,
-            "Next firings",
-            theme.get(Role::Title),
-        );
+        let inside = Rect { x: area.x + 3, width: area.width - 4, ..area };
+        put(buf, row(inside, 0), 0, "Next firings", theme.get(Role::Title));
         let dim = theme.get(Role::Dim);
         let (Some(Ok(schedule)), Some(zone)) = (self.form.schedule(), self.form.zone(self.zone))
         else {
@@ -586,9 +510,7 @@ struct Window {
 impl Window {
     fn of((before, after): (&str, &str), cols: usize) -> Self {
         let mut graphemes = after.graphemes(true);
-        let cursor = graphemes
-            .next()
-            .map_or_else(|| " ".to_owned(), |g| text::clean(g).into());
+        let cursor = graphemes.next().map_or_else(|| " ".to_owned(), |g| text::clean(g).into());
         let room = cols.saturating_sub(text::width(&cursor));
         let before = text::clean(before);
         let mut seen = &*before;
@@ -624,13 +546,7 @@ impl Window {
         let col = put(buf, place, 0, &self.before, plain);
         let col = put(buf, place, col, &self.cursor, theme.get(Role::Cursor));
         if nothing {
-            put(
-                buf,
-                place,
-                col + 1,
-                placeholder,
-                theme.get(Role::Placeholder),
-            );
+            put(buf, place, col + 1, placeholder, theme.get(Role::Placeholder));
         } else {
             put(buf, place, col, &self.after, plain);
         }
@@ -644,9 +560,7 @@ fn raw_text(buf: &mut Buffer, area: Rect, raw: &Raw, theme: &Theme) {
         None => ("✓ this is a job: it can be saved".to_owned(), Role::Ok),
     };
     let said = text::wrap(&words, cols);
-    let rows = u16::try_from(said.len())
-        .unwrap_or(u16::MAX)
-        .min(area.height / 3);
+    let rows = u16::try_from(said.len()).unwrap_or(u16::MAX).min(area.height / 3);
     for (y, line) in (0..rows).zip(&said) {
         put(buf, row(area, y), 2, line, theme.get(role));
     }
@@ -694,10 +608,7 @@ fn three_way(buf: &mut Buffer, area: Rect, conflict: &Conflict, theme: &Theme) {
             Row::Theirs(words) => ("theirs", words, Role::Changed),
         };
         put(buf, place, 4, label, theme.get(Role::Label));
-        let place = Rect {
-            width: place.width.saturating_sub(1),
-            ..place
-        };
+        let place = Rect { width: place.width.saturating_sub(1), ..place };
         put(buf, place, 12, words, theme.get(role));
     }
     if conflict.rows.is_empty() {

@@ -44,9 +44,7 @@ fn rows(keymap: &Keymap, place: Context, read_only: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     for context in place.chain() {
         rows.push(Row::Heading(context.title()));
-        let here = TABLE
-            .iter()
-            .filter(|s| s.contexts.contains(context) && s.is_offered(read_only));
+        let here = TABLE.iter().filter(|s| s.contexts.contains(context) && s.is_offered(read_only));
         for spec in here {
             let chords = keymap.keys_of(spec.command).iter();
             let keys: Vec<String> = chords.map(ToString::to_string).collect();

@@ -38,21 +38,14 @@ const COLUMNS: [Column<HistoryColumn>; 8] = [
 /// Draws the records, newest first.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let history = &model.history;
-    let look = Look {
-        theme: &model.theme,
-        stale: model.connection.mongo.is_stale(),
-    };
+    let look = Look { theme: &model.theme, stale: model.connection.mongo.is_stale() };
     let zone = model.replica.settings().0.zone().unwrap_or(Tz::UTC);
     let cell = |id: &RunId, column| match history.record(*id) {
         Some(record) => record_cell(model, record, column, zone),
         None => Cell::default(),
     };
     table::draw(frame, area, &look, &COLUMNS, |_| "", &history.list, cell);
-    let body = Rect {
-        y: area.y + 1,
-        height: area.height - 1,
-        ..area
-    };
+    let body = Rect { y: area.y + 1, height: area.height - 1, ..area };
     if let Some(why) = &history.error {
         let lines = [
             format!("the history cannot be read: {why}"),
@@ -82,10 +75,9 @@ fn record_cell(model: &Model, record: &RunRecord, id: HistoryColumn, zone: Tz) -
         HistoryColumn::Exit => exit(record).map_or_else(|| Cell::dim("-"), Cell::plain),
         HistoryColumn::Took => match record.outcome {
             Outcome::Skipped | Outcome::Missed => Cell::dim("-"),
-            Outcome::Running => Cell::new(
-                super::running::span(record.duration(model.now)),
-                Role::Running,
-            ),
+            Outcome::Running => {
+                Cell::new(super::running::span(record.duration(model.now)), Role::Running)
+            }
             _ => Cell::plain(text::duration(record.duration(model.now))),
         },
         HistoryColumn::Worker => Cell::plain(record.worker.as_str()),

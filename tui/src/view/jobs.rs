@@ -30,10 +30,7 @@ const COLUMNS: [Column<JobColumn>; 9] = [
 /// Draws the jobs, or says what to do where there are none.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let jobs = &model.jobs;
-    let look = Look {
-        theme: &model.theme,
-        stale: model.connection.etcd.is_stale(),
-    };
+    let look = Look { theme: &model.theme, stale: model.connection.etcd.is_stale() };
     let cell = |name: &JobName, id| match model.job(name) {
         Some(entry) => job_cell(model, entry, id),
         None => Cell::default(),
@@ -43,11 +40,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     if !jobs.list.rows().is_empty() {
         return;
     }
-    let body = Rect {
-        y: area.y + 1,
-        height: area.height - 1,
-        ..area
-    };
+    let body = Rect { y: area.y + 1, height: area.height - 1, ..area };
     if !model.synced {
         super::empty(frame, body, &model.theme, &super::status::connecting(model));
     } else if model.replica.jobs.is_empty() {
@@ -58,10 +51,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
                 model.keymap.hint(Command::New)
             ),
         };
-        let lines = [
-            format!("no jobs yet under {}/jobs/", model.keys.fleet()),
-            what,
-        ];
+        let lines = [format!("no jobs yet under {}/jobs/", model.keys.fleet()), what];
         super::empty(frame, body, &model.theme, &lines);
     } else {
         super::empty(frame, body, &model.theme, &super::status::no_match(model));
@@ -97,9 +87,7 @@ fn job_cell(model: &Model, entry: &JobEntry, id: JobColumn) -> Cell {
         JobColumn::Strip => past
             .into_iter()
             .flat_map(Past::strip)
-            .fold(Cell::default(), |cell, outcome| {
-                cell.then(glyph(outcome), role(outcome))
-            }),
+            .fold(Cell::default(), |cell, outcome| cell.then(glyph(outcome), role(outcome))),
         JobColumn::Labels => Cell::dim(entry.job().map_or_else(String::new, |job| {
             let labels = job.labels.iter().map(|(k, v)| format!("{k}={v}"));
             labels.collect::<Vec<_>>().join(" ")

@@ -40,16 +40,9 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, log: &LogView, theme: &Theme, now
     if area.height <= CHROME || area.width < 20 {
         return;
     }
-    let body = Rect {
-        y: area.y + 2,
-        height: area.height - CHROME,
-        ..area
-    };
+    let body = Rect { y: area.y + 2, height: area.height - CHROME, ..area };
     let gutter = log.stamps.cols() + 1;
-    log.set_drawn(
-        usize::from(body.width).saturating_sub(gutter),
-        body.height.into(),
-    );
+    log.set_drawn(usize::from(body.width).saturating_sub(gutter), body.height.into());
     heading(buf, row(area, 0), log, theme, now);
     rule(buf, row(area, 1), log, theme);
     if log.is_empty() {
@@ -60,22 +53,14 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, log: &LogView, theme: &Theme, now
         put(buf, row(body, 0), 1, words, theme.get(Role::Dim));
     }
     for (y, (number, line, part)) in (body.y..body.bottom()).zip(log.visible()) {
-        let place = Rect {
-            y,
-            height: 1,
-            ..body
-        };
+        let place = Rect { y, height: 1, ..body };
         output(buf, place, log, theme, Part { number, line, part });
     }
     footer(buf, row(area, area.height - 1), log, theme);
 }
 
 fn row(area: Rect, offset: u16) -> Rect {
-    Rect {
-        y: area.y + offset,
-        height: 1,
-        ..area
-    }
+    Rect { y: area.y + offset, height: 1, ..area }
 }
 
 /// Writes at a column of a row, cut at its end; returns the column after it.
@@ -102,10 +87,7 @@ fn heading(buf: &mut Buffer, place: Rect, log: &LogView, theme: &Theme, now: Dat
     let (words, role) = condition(log, now);
     let right = [(words, theme.get(role))];
     let end = put_right(buf, place, &right).saturating_sub(2);
-    let place = Rect {
-        width: end,
-        ..place
-    };
+    let place = Rect { width: end, ..place };
     let dim = theme.get(Role::Dim);
     let name = text::cut(&log.job, usize::from(end).saturating_sub(2));
     let mut col = put(buf, place, 1, &name, theme.get(Role::Title));
@@ -148,9 +130,7 @@ fn condition(log: &LogView, now: DateTime<Utc>) -> (String, Role) {
         State::Failed => ("✗ unreadable".to_owned(), Role::Error),
         State::Waiting => ("opening …".to_owned(), Role::Dim),
         State::Live | State::Ended => (
-            format!("» running {}", elapsed.unwrap_or_default())
-                .trim_end()
-                .to_owned(),
+            format!("» running {}", elapsed.unwrap_or_default()).trim_end().to_owned(),
             Role::Running,
         ),
     }
@@ -166,14 +146,7 @@ fn rule(buf: &mut Buffer, place: Rect, log: &LogView, theme: &Theme) {
         Streams::Only(Stream::Stderr) => ("stderr only", Role::Accent),
     };
     let mut modes = vec![(streams, theme.get(role))];
-    modes.push((
-        if log.wrap {
-            "wrapped"
-        } else {
-            "one row a line"
-        },
-        dim,
-    ));
+    modes.push((if log.wrap { "wrapped" } else { "one row a line" }, dim));
     match log.stamps {
         Stamps::Off => {}
         Stamps::Clock => modes.push(("time in UTC", dim)),
@@ -221,11 +194,7 @@ fn output(buf: &mut Buffer, place: Rect, log: &LogView, theme: &Theme, part: Par
         Source::Stream(Stream::Stdout) => (" ", dim),
     };
     col = put(buf, place, col, mark, style);
-    let place = Rect {
-        x: place.x + col,
-        width: place.width.saturating_sub(col),
-        ..place
-    };
+    let place = Rect { x: place.x + col, width: place.width.saturating_sub(col), ..place };
     let cols = usize::from(place.width);
     let base = match line.source {
         Source::Notice(role) => theme.get(role),
@@ -308,10 +277,7 @@ fn footer(buf: &mut Buffer, place: Rect, log: &LogView, theme: &Theme) {
             false => text::count(count as u64, "line"),
         };
         let end = put_right(buf, place, &[(words, dim)]).saturating_sub(2);
-        let place = Rect {
-            width: end,
-            ..place
-        };
+        let place = Rect { width: end, ..place };
         let (before, after) = input.parts();
         let mut after = after.graphemes(true);
         let cursor = after.next().unwrap_or(" ");
@@ -357,10 +323,7 @@ fn footer(buf: &mut Buffer, place: Rect, log: &LogView, theme: &Theme) {
         right.push((format!("paused at {percent} %"), theme.get(Role::Warn)));
     }
     let end = put_right(buf, place, &right).saturating_sub(1);
-    let place = Rect {
-        width: end,
-        ..place
-    };
+    let place = Rect { width: end, ..place };
     let searching = log.search.is_some().then_some(("n/N", "next/previous"));
     let mut col = 1;
     let first = searching.into_iter();

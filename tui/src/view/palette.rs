@@ -22,33 +22,14 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, palette: &Palette)
     let height = u16::try_from(shown + 3).unwrap_or(u16::MAX);
     let title = "command (tab completes, enter runs)";
     let inside = super::popup(frame, area, (70, height), title, theme);
-    let prompt = Rect {
-        height: 1,
-        ..inside
-    };
-    frame
-        .buffer_mut()
-        .set_string(prompt.x, prompt.y, ":", theme.get(Role::Key));
-    let field = Rect {
-        x: prompt.x + 1,
-        width: prompt.width.saturating_sub(1),
-        ..prompt
-    };
+    let prompt = Rect { height: 1, ..inside };
+    frame.buffer_mut().set_string(prompt.x, prompt.y, ":", theme.get(Role::Key));
+    let field = Rect { x: prompt.x + 1, width: prompt.width.saturating_sub(1), ..prompt };
     let hint = ("type a part of its name", theme.get(Role::Dim));
     typed(frame, field, &palette.input, theme.get(Role::Text), hint);
-    let list = Rect {
-        y: inside.y + 1,
-        height: inside.height.saturating_sub(1),
-        ..inside
-    };
+    let list = Rect { y: inside.y + 1, height: inside.height.saturating_sub(1), ..inside };
     if choices.is_empty() {
-        super::line(
-            frame,
-            list,
-            0,
-            " no such command here",
-            theme.get(Role::Dim),
-        );
+        super::line(frame, list, 0, " no such command here", theme.get(Role::Dim));
         return;
     }
     let first = (palette.at + 1).saturating_sub(usize::from(list.height));
@@ -63,10 +44,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, palette: &Palette)
                 None => String::new(),
             };
             let line = Line::from(vec![
-                Span::styled(
-                    text::fit(&format!(" {}", spec.name), 18),
-                    theme.get(Role::Accent),
-                ),
+                Span::styled(text::fit(&format!(" {}", spec.name), 18), theme.get(Role::Accent)),
                 Span::styled(text::fit(&hint, 10), theme.get(Role::Key)),
                 Span::styled(text::fit(spec.help, 40), theme.get(Role::Text)),
             ]);

@@ -26,10 +26,7 @@ const COLUMNS: [Column<RunColumn>; 8] = [
 /// Draws the live runs.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let runs = &model.runs;
-    let look = Look {
-        theme: &model.theme,
-        stale: model.connection.etcd.is_stale(),
-    };
+    let look = Look { theme: &model.theme, stale: model.connection.etcd.is_stale() };
     let cell = |key: &(JobName, RunId), id| match find(&model.replica, key) {
         Some(live) => run_cell(model, live, id),
         None => Cell::default(),
@@ -37,11 +34,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let arrow = |id| runs.sort.arrow(id);
     table::draw(frame, area, &look, &COLUMNS, arrow, &runs.list, cell);
     if runs.list.rows().is_empty() {
-        let body = Rect {
-            y: area.y + 1,
-            height: area.height - 1,
-            ..area
-        };
+        let body = Rect { y: area.y + 1, height: area.height - 1, ..area };
         let lines = match (model.synced, model.replica.live.is_empty()) {
             (false, _) => super::status::connecting(model),
             (true, true) => vec!["nothing is running".to_owned()],
@@ -67,25 +60,22 @@ fn run_cell(model: &Model, live: &LiveRun, id: RunColumn) -> Cell {
             Cell::new(word, role)
         }
         RunColumn::Worker => Cell::plain(live.value.worker.as_str()),
-        RunColumn::Pid => live
-            .value
-            .pid
-            .map_or_else(dash, |p| Cell::plain(p.to_string())),
+        RunColumn::Pid => live.value.pid.map_or_else(dash, |p| Cell::plain(p.to_string())),
         RunColumn::Elapsed => {
             let elapsed = (model.now - live.value.since).max(TimeDelta::zero());
             // Whole seconds: tenths would change with every frame.
             let whole = TimeDelta::seconds(elapsed.num_seconds());
             Cell::plain(span(whole))
         }
-        RunColumn::Cpu => told.and_then(|r| r.cpu_millis).map_or_else(dash, |ms| {
-            Cell::plain(text::duration(TimeDelta::milliseconds(ms)))
-        }),
-        RunColumn::Memory => told
-            .and_then(|r| r.max_rss_bytes)
-            .map_or_else(dash, |bytes| Cell::plain(size(bytes))),
-        RunColumn::LastLine => told
-            .and_then(|r| r.last_line.as_deref())
-            .map_or_else(dash, Cell::dim),
+        RunColumn::Cpu => told
+            .and_then(|r| r.cpu_millis)
+            .map_or_else(dash, |ms| Cell::plain(text::duration(TimeDelta::milliseconds(ms)))),
+        RunColumn::Memory => {
+            told.and_then(|r| r.max_rss_bytes).map_or_else(dash, |bytes| Cell::plain(size(bytes)))
+        }
+        RunColumn::LastLine => {
+            told.and_then(|r| r.last_line.as_deref()).map_or_else(dash, Cell::dim)
+        }
     }
 }
 

@@ -32,11 +32,7 @@ pub fn tabs(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Line::from(spans), area);
     let count = Line::styled(count(model), theme.get(Role::Dim)).right_aligned();
     let left = area.width.saturating_sub(54);
-    let right = Rect {
-        x: area.right() - left,
-        width: left,
-        ..area
-    };
+    let right = Rect { x: area.right() - left, width: left, ..area };
     frame.render_widget(count, right);
 }
 
@@ -57,17 +53,11 @@ fn count(model: &Model) -> String {
         }
         View::History => {
             let more = if model.history.has_more() { "+" } else { "" };
-            (
-                format!("{}{more} records", model.history.list.rows().len()),
-                0,
-            )
+            (format!("{}{more} records", model.history.list.rows().len()), 0)
         }
         View::Workers => {
             let all = model.replica.workers.len();
-            (
-                format!("{} workers", of(model.workers.list.rows().len(), all)),
-                0,
-            )
+            (format!("{} workers", of(model.workers.list.rows().len(), all)), 0)
         }
     };
     match marks {
@@ -89,11 +79,7 @@ pub fn hints(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         let since = text::ago(model.now - health.since);
         let warning = format!(
             " {} has been away for {since}; this is what was known. {}",
-            if model.view == View::History {
-                "mongo"
-            } else {
-                "etcd"
-            },
+            if model.view == View::History { "mongo" } else { "etcd" },
             health.detail
         );
         super::line(frame, area, 0, &warning, theme.get(Role::Warn));
@@ -113,10 +99,7 @@ pub fn hints(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     }
     let key_style = theme.get(Role::Key);
     for (command, word) in useful(model.place()) {
-        if command
-            .spec()
-            .is_some_and(|s| s.is_offered(model.read_only))
-        {
+        if command.spec().is_some_and(|s| s.is_offered(model.read_only)) {
             spans.push(Span::styled(model.keymap.hint(*command), key_style));
             spans.push(Span::styled(format!(" {word}  "), theme.get(Role::Dim)));
         }
@@ -176,27 +159,15 @@ pub fn filter(frame: &mut Frame<'_>, area: Rect, model: &Model, input: &Input) {
     let theme = &model.theme;
     frame.render_widget(Clear, area);
     frame.buffer_mut().set_style(area, theme.get(Role::Text));
-    frame
-        .buffer_mut()
-        .set_string(area.x, area.y, " /", theme.get(Role::Key));
-    let field = Rect {
-        x: area.x + 2,
-        width: area.width.saturating_sub(2),
-        ..area
-    };
+    frame.buffer_mut().set_string(area.x, area.y, " /", theme.get(Role::Key));
+    let field = Rect { x: area.x + 2, width: area.width.saturating_sub(2), ..area };
     let hint = match model.view {
         View::History => "words, !word, job:NAME, outcome:failed, worker:ID, then enter",
         View::Running => "words, !word, job:NAME, worker:ID, state:running",
         View::Workers => "words, !word, label:zone=a, state:draining",
         View::Jobs => "words, !word, label:team=pay, state:failed, state:paused",
     };
-    typed(
-        frame,
-        field,
-        input,
-        theme.get(Role::Text),
-        (hint, theme.get(Role::Dim)),
-    );
+    typed(frame, field, input, theme.get(Role::Text), (hint, theme.get(Role::Dim)));
 }
 
 /// Draws a line of typed text with the terminal's cursor in it, and a hint while it is empty.
@@ -250,11 +221,7 @@ pub fn bar(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(line.style(base), area);
     let room = area.width.saturating_sub(used + 1);
     if usize::from(room) >= text::width(&counts) {
-        let right = Rect {
-            x: area.right() - room,
-            width: room,
-            ..area
-        };
+        let right = Rect { x: area.right() - room, width: room, ..area };
         frame.render_widget(Line::styled(counts, base).right_aligned(), right);
     }
 }

@@ -27,26 +27,12 @@ pub struct Column<C> {
 
 /// Shorthand for a column.
 pub const fn column<C>(id: C, title: &'static str, min: u16, max: u16, rank: u8) -> Column<C> {
-    Column {
-        id,
-        title,
-        min,
-        max,
-        rank,
-        right: false,
-    }
+    Column { id, title, min, max, rank, right: false }
 }
 
 /// The same, set flush right.
 pub const fn number<C>(id: C, title: &'static str, min: u16, max: u16, rank: u8) -> Column<C> {
-    Column {
-        id,
-        title,
-        min,
-        max,
-        rank,
-        right: true,
-    }
+    Column { id, title, min, max, rank, right: true }
 }
 
 /// Which columns fit into `width`, and how wide each is, in their order on the screen.
@@ -153,11 +139,7 @@ pub fn draw<C: Copy, K: Ord + Clone>(
     let rows = usize::from(area.height.saturating_sub(1));
     for (y, (selected, key)) in (area.y + 1..).zip(list.visible().take(rows)) {
         let marked = list.is_marked(key);
-        let whole = Rect {
-            y,
-            height: 1,
-            ..area
-        };
+        let whole = Rect { y, height: 1, ..area };
         if marked {
             buffer.set_string(area.x, y, "*", theme.get(Role::Marked));
         }
@@ -201,17 +183,11 @@ fn align(piece: &str, width: usize, right: bool) -> String {
 mod tests {
     use super::*;
 
-    const COLUMNS: [Column<char>; 3] = [
-        column('a', "A", 5, 10, 0),
-        column('b', "B", 10, 20, 2),
-        number('c', "C", 4, 4, 1),
-    ];
+    const COLUMNS: [Column<char>; 3] =
+        [column('a', "A", 5, 10, 0), column('b', "B", 10, 20, 2), number('c', "C", 4, 4, 1)];
 
     fn widths(width: u16) -> Vec<(char, u16)> {
-        fit(&COLUMNS, width)
-            .iter()
-            .map(|(c, w)| (c.id, *w))
-            .collect()
+        fit(&COLUMNS, width).iter().map(|(c, w)| (c.id, *w)).collect()
     }
 
     #[test]

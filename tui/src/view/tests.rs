@@ -19,12 +19,7 @@ fn at(size: (u16, u16)) -> Model {
     update(&mut model, snapshot(), now());
     let rtt = Some(std::time::Duration::from_micros(1_250));
     for store in [Store::Etcd, Store::Mongo] {
-        let health = Health {
-            up: true,
-            rtt,
-            since: now(),
-            detail: String::new(),
-        };
+        let health = Health { up: true, rtt, since: now(), detail: String::new() };
         update(&mut model, Msg::Health { store, health }, now());
     }
     update(
@@ -42,11 +37,7 @@ fn at(size: (u16, u16)) -> Model {
 }
 
 fn record(outcome: Outcome) -> RunRecord {
-    let ago = if outcome == Outcome::Failed {
-        30
-    } else {
-        3_630
-    };
+    let ago = if outcome == Outcome::Failed { 30 } else { 3_630 };
     let start = now() - TimeDelta::seconds(ago);
     let mut record = RunRecord::new(RunId::new(start), &name("hourly"), outcome, start);
     record.end_time = Some(start + TimeDelta::milliseconds(2_500));
@@ -78,10 +69,7 @@ fn jobs_at_every_size() {
         has(row(&screen, "settle"), &["» running"]);
         has(row(&screen, "broken"), &["✗ broken"]);
         has(row(&screen, "每日清算"), &["» running"]);
-        has(
-            screen.last().unwrap(),
-            &["etcd ✓ 1.2ms rev 35", "mongo ✓ 1.2ms"],
-        );
+        has(screen.last().unwrap(), &["etcd ✓ 1.2ms rev 35", "mongo ✓ 1.2ms"]);
     }
     let narrow = render(&mut at((80, 24)));
     has(row(&narrow, "hourly"), &["0 * * * *", "failed 27s", "2.5s"]);
@@ -102,10 +90,7 @@ fn running_at_every_size() {
     press(&mut model, "2");
     let screen = render(&mut model);
     let line = row(&screen, "settle");
-    has(
-        line,
-        &["running", "4711", "1.5s", "3.0 MiB", "half", "done"],
-    );
+    has(line, &["running", "4711", "1.5s", "3.0 MiB", "half", "done"]);
     assert!(!line.contains('\u{1b}'), "{line:?}");
 }
 
@@ -117,10 +102,7 @@ fn history_at_every_size() {
         assert!(render(&mut model).iter().any(|l| l.contains("reading…")));
         let records = vec![record(Outcome::Failed), record(Outcome::Succeeded)];
         let generation = 1;
-        let result = Ok(Page {
-            records,
-            more: false,
-        });
+        let result = Ok(Page { records, more: false });
         update(&mut model, Msg::History { generation, result }, now());
         let screen = render(&mut model);
         has(row(&screen, "failed"), &["Sat 11:59:30", "hourly", "2.5s"]);
@@ -139,10 +121,7 @@ fn workers_at_every_size() {
     }
     let mut model = at((160, 50));
     press(&mut model, "4");
-    has(
-        row(&render(&mut model), "w1"),
-        &["box-w1 (77)", "zone=a", "5h", "0.1.0"],
-    );
+    has(row(&render(&mut model), "w1"), &["box-w1 (77)", "zone=a", "5h", "0.1.0"]);
 }
 
 #[test]
@@ -189,32 +168,19 @@ fn a_broken_job_shows_its_error_and_its_text() {
 #[test]
 fn empty_states_say_what_to_do_next() {
     let mut model = model(false);
-    row(
-        &render(&mut model),
-        "connecting to etcd at http://127.0.0.1:2379",
-    );
+    row(&render(&mut model), "connecting to etcd at http://127.0.0.1:2379");
     let reason = "connection refused".to_owned();
     update(&mut model, Msg::Fleet(Feed::Lost { reason }), now());
     let screen = render(&mut model);
-    has(
-        row(&screen, "does not answer"),
-        &["http://127.0.0.1:2379", "connection refused"],
-    );
+    has(row(&screen, "does not answer"), &["http://127.0.0.1:2379", "connection refused"]);
     has(screen.last().unwrap(), &["etcd ✗ not reached"]);
     let items = Vec::new();
-    update(
-        &mut model,
-        Msg::Fleet(Feed::Snapshot { revision: 1, items }),
-        now(),
-    );
+    update(&mut model, Msg::Fleet(Feed::Snapshot { revision: 1, items }), now());
     let screen = render(&mut model);
     row(&screen, "no jobs yet");
     has(row(&screen, "press n"), &["carillon apply -f FILE"]);
     press(&mut model, "4");
-    row(
-        &render(&mut model),
-        "no worker is registered: nothing fires",
-    );
+    row(&render(&mut model), "no worker is registered: nothing fires");
     press(&mut model, "2");
     row(&render(&mut model), "nothing is running");
 }
@@ -228,10 +194,7 @@ fn a_lost_store_is_told_with_the_age_of_the_data() {
     update(&mut model, Msg::Tick, later + TimeDelta::seconds(12));
     let screen = render(&mut model);
     row(&screen, "etcd has been away for 12s");
-    has(
-        screen.last().unwrap(),
-        &["etcd ✗ away, data 1m old", "mongo ✓"],
-    );
+    has(screen.last().unwrap(), &["etcd ✗ away, data 1m old", "mongo ✓"]);
     row(&screen, "hourly");
 }
 
@@ -241,27 +204,16 @@ fn read_only_is_marked_and_hides_what_changes() {
     update(&mut model, snapshot(), now());
     let screen = render(&mut model);
     has(screen.last().unwrap(), &["READ-ONLY"]);
-    assert!(
-        !screen
-            .iter()
-            .any(|l| l.contains("n new") || l.contains("x kill"))
-    );
+    assert!(!screen.iter().any(|l| l.contains("n new") || l.contains("x kill")));
     press(&mut model, "?");
-    assert!(
-        !render(&mut model)
-            .iter()
-            .any(|l| l.contains("write a new job"))
-    );
+    assert!(!render(&mut model).iter().any(|l| l.contains("write a new job")));
 }
 
 #[test]
 fn below_the_smallest_size_one_line_says_what_is_needed() {
     let mut model = model(false);
     update(&mut model, Msg::Input(Event::Resize(59, 15)), now());
-    assert_eq!(
-        render(&mut model)[0],
-        "at least 60x15 is needed, this is 59x15"
-    );
+    assert_eq!(render(&mut model)[0], "at least 60x15 is needed, this is 59x15");
     update(&mut model, Msg::Input(Event::Resize(3, 1)), now());
     assert_eq!(render(&mut model), ["at"]);
 }

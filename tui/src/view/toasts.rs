@@ -28,12 +28,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
             }
             y -= 1;
             let width = u16::try_from(text::width(&part)).unwrap_or(area.width);
-            let place = Rect {
-                x: area.right().saturating_sub(width + 1),
-                y,
-                width,
-                height: 1,
-            };
+            let place = Rect { x: area.right().saturating_sub(width + 1), y, width, height: 1 };
             frame.render_widget(Clear, place);
             let style = theme.get(Role::StatusBar).patch(theme.get(role));
             let buffer = frame.buffer_mut();

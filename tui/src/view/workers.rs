@@ -28,10 +28,7 @@ const COLUMNS: [Column<WorkerColumn>; 10] = [
 /// Draws the workers.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let workers = &model.workers;
-    let look = Look {
-        theme: &model.theme,
-        stale: model.connection.etcd.is_stale(),
-    };
+    let look = Look { theme: &model.theme, stale: model.connection.etcd.is_stale() };
     let cell = |id: &WorkerId, column| match model.replica.workers.get(id) {
         Some(worker) => worker_cell(model, worker, column),
         None => Cell::default(),
@@ -39,11 +36,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let arrow = |id| workers.sort.arrow(id);
     table::draw(frame, area, &look, &COLUMNS, arrow, &workers.list, cell);
     if workers.list.rows().is_empty() {
-        let body = Rect {
-            y: area.y + 1,
-            height: area.height - 1,
-            ..area
-        };
+        let body = Rect { y: area.y + 1, height: area.height - 1, ..area };
         let lines = match (model.synced, model.replica.workers.is_empty()) {
             (false, _) => super::status::connecting(model),
             (true, true) => vec![
@@ -75,14 +68,7 @@ fn worker_cell(model: &Model, worker: &WorkerEntry, id: WorkerColumn) -> Cell {
         WorkerColumn::Id => dash(),
         WorkerColumn::State => {
             let word = state_word(&model.replica, worker);
-            Cell::new(
-                word,
-                if word == "ready" {
-                    Role::Ok
-                } else {
-                    Role::Warn
-                },
-            )
+            Cell::new(word, if word == "ready" { Role::Ok } else { Role::Warn })
         }
         WorkerColumn::Load => {
             let full = told.running >= told.capacity;

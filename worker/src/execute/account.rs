@@ -108,10 +108,7 @@ mod tests {
         let all = account.environment("/bin/sh", &env, &vars);
         assert_eq!(all["LANG"], "de_DE");
         assert_eq!(all["CARILLON_JOB"], "settle");
-        assert_eq!(
-            (&all["USER"], &all["SHELL"]),
-            (&account.name, &"/bin/sh".to_owned())
-        );
+        assert_eq!((&all["USER"], &all["SHELL"]), (&account.name, &"/bin/sh".to_owned()));
         assert!(!all.contains_key("CARGO_TARGET_DIR"));
     }
 }

@@ -65,10 +65,7 @@ impl Pipes {
     /// Reads from these two.
     pub(crate) fn new(stdout: pipe::Receiver, stderr: pipe::Receiver) -> Self {
         Self {
-            ends: [
-                (Stream::Stdout, Some(stdout)),
-                (Stream::Stderr, Some(stderr)),
-            ],
+            ends: [(Stream::Stdout, Some(stdout)), (Stream::Stderr, Some(stderr))],
             buffer: vec![0; CHUNK_BYTES],
         }
     }
@@ -306,12 +303,7 @@ impl Output {
     }
 
     fn enqueue(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
-        let chunk = Chunk {
-            seq: self.next_seq,
-            at,
-            stream,
-            data,
-        };
+        let chunk = Chunk { seq: self.next_seq, at, stream, data };
         self.next_seq += 1;
         self.backlog_cost += cost(&chunk);
         self.backlog.push_back(chunk);
@@ -357,10 +349,7 @@ struct Piece {
 
 impl Tail {
     fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            ..Self::default()
-        }
+        Self { capacity, ..Self::default() }
     }
 
     fn push(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
@@ -445,9 +434,7 @@ impl Summary {
 }
 
 fn last(bytes: &[u8], count: usize) -> &[u8] {
-    bytes
-        .get(bytes.len().saturating_sub(count)..)
-        .unwrap_or_default()
+    bytes.get(bytes.len().saturating_sub(count)..).unwrap_or_default()
 }
 
 /// Without the beginning of a character that was cut off after it.
@@ -497,12 +484,7 @@ mod tests {
         assert_eq!(bytes_of(&kept.rest[..4]), b"oeoe");
         assert!(kept.rest.len() <= 20, "{}", kept.rest.len());
         assert_eq!(bytes_of(&kept.rest).len(), 2000);
-        assert!(
-            kept.rest
-                .iter()
-                .map(|c| c.seq)
-                .eq(0..kept.rest.len() as u64)
-        );
+        assert!(kept.rest.iter().map(|c| c.seq).eq(0..kept.rest.len() as u64));
     }
 
     #[test]

@@ -241,18 +241,11 @@ impl Live {
     fn end(&mut self, cause: Cause, grace: Duration) {
         let now = Instant::now();
         // So far ahead that it is never: no clock goes that far.
-        let kill_at = now
-            .checked_add(grace)
-            .unwrap_or(now + Duration::from_hours(24 * 365));
+        let kill_at = now.checked_add(grace).unwrap_or(now + Duration::from_hours(24 * 365));
         if let Some(ending) = &mut self.ending {
             ending.kill_at = ending.kill_at.min(kill_at);
         } else {
-            self.ending = Some(Ending {
-                cause,
-                since: now,
-                kill_at,
-                killed_after: None,
-            });
+            self.ending = Some(Ending { cause, since: now, kill_at, killed_after: None });
             if !grace.is_zero() {
                 self.tree.signal(Signal::SIGTERM);
                 self.notices.push_back(Event::Terminated);
@@ -344,10 +337,7 @@ impl Live {
 
     /// Goes on ending the group, of which these processes are left.
     fn clear(&mut self, alive: &[i32]) {
-        let killed = self
-            .ending
-            .as_ref()
-            .is_some_and(|e| e.killed_after.is_some());
+        let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
         let beyond_reach = killed && alive.iter().all(|&id| !process::may_signal(id));
         if killed || alive.is_empty() {
             // A scan can miss a process that is born behind its back; the signal cannot.

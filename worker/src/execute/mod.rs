@@ -196,11 +196,8 @@ impl Executor {
                 return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
             }
         };
-        let bounds = Bounds {
-            timeout: spec.timeout,
-            grace: spec.grace,
-            output_limit: spec.output_limit,
-        };
+        let bounds =
+            Bounds { timeout: spec.timeout, grace: spec.grace, output_limit: spec.output_limit };
         Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
             .follow(&mut orders, &events)
             .await

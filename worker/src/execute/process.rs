@@ -112,12 +112,7 @@ impl Tree {
             }
         };
         // From here on the drop of the tree kills it.
-        let tree = Self {
-            child: Some(child),
-            group,
-            exit,
-            at_start,
-        };
+        let tree = Self { child: Some(child), group, exit, at_start };
         Ok((tree, pipes.map_err(fail)?))
     }
 
@@ -198,10 +193,7 @@ fn connect(child: &mut Child) -> io::Result<Pipes> {
     let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
     let stdout = OwnedFd::from(child.stdout.take().ok_or_else(missing)?);
     let stderr = OwnedFd::from(child.stderr.take().ok_or_else(missing)?);
-    Ok(Pipes::new(
-        pipe::Receiver::from_owned_fd(stdout)?,
-        pipe::Receiver::from_owned_fd(stderr)?,
-    ))
+    Ok(Pipes::new(pipe::Receiver::from_owned_fd(stdout)?, pipe::Receiver::from_owned_fd(stderr)?))
 }
 
 fn spawn(launch: &Launch) -> Result<(Child, Group), StartError> {
@@ -223,9 +215,7 @@ fn spawn(launch: &Launch) -> Result<(Child, Group), StartError> {
         // As root, this also gives up the worker's supplementary groups.
         command.uid(uid).gid(gid);
     }
-    let child = command
-        .spawn()
-        .map_err(|e| explain(e, launch, &account, &cwd, &environment))?;
+    let child = command.spawn().map_err(|e| explain(e, launch, &account, &cwd, &environment))?;
     let at_start = usage::of_process(child.id());
     Ok((child, at_start))
 }

@@ -40,12 +40,7 @@ impl Followed {
         let (orders, ordered) = mpsc::channel(4);
         let (sender, events) = mpsc::channel(4);
         let run = tokio::spawn(async move { Executor::default().run(spec, ordered, sender).await });
-        Self {
-            orders,
-            events,
-            run,
-            seen: Vec::new(),
-        }
+        Self { orders, events, run, seen: Vec::new() }
     }
 
     async fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
@@ -76,10 +71,7 @@ impl Followed {
     }
 
     async fn kill(&self, by: &str, grace: Option<Duration>) {
-        let order = Order::Kill {
-            grace,
-            by: by.into(),
-        };
+        let order = Order::Kill { grace, by: by.into() };
         self.orders.send(order).await.unwrap();
     }
 
@@ -104,9 +96,7 @@ impl Followed {
         let mut all = Vec::new();
         for event in &self.seen {
             if let Event::Output(chunks) = event {
-                let wanted = chunks
-                    .iter()
-                    .filter(|c| stream.is_none_or(|s| s == c.stream));
+                let wanted = chunks.iter().filter(|c| stream.is_none_or(|s| s == c.stream));
                 all.extend(wanted.flat_map(|c| c.data.clone()));
             }
         }
@@ -144,17 +134,11 @@ async fn the_shortest_run_still_says_that_it_started() {
 #[tokio::test]
 async fn failures_name_the_code_or_the_signal() {
     let done = run(spec("exit 3")).await;
-    assert_eq!(
-        (done.outcome, done.err.as_str()),
-        (Outcome::Failed, "exit code 3")
-    );
+    assert_eq!((done.outcome, done.err.as_str()), (Outcome::Failed, "exit code 3"));
     assert_eq!(done.exit_code, Some(3));
     let done = run(spec("kill -SEGV $$")).await;
     assert_eq!(done.err, "ended by signal 11 (SIGSEGV)");
-    assert_eq!(
-        (done.outcome, done.exit_code, done.signal),
-        (Outcome::Failed, None, Some(11))
-    );
+    assert_eq!((done.outcome, done.exit_code, done.signal), (Outcome::Failed, None, Some(11)));
 }
 
 #[tokio::test]
@@ -177,12 +161,7 @@ async fn the_environment_is_clean_and_has_the_runs_variables() {
     assert_eq!(done.outcome, Outcome::Succeeded, "{}", done.err);
     let lines: Vec<&str> = done.output.lines().collect();
     assert_eq!(lines[0], "/usr");
-    for line in [
-        "CARILLON_JOB=settle",
-        "TEAM=每日",
-        "SHELL=/bin/sh",
-        "LANG=C.UTF-8",
-    ] {
+    for line in ["CARILLON_JOB=settle", "TEAM=每日", "SHELL=/bin/sh", "LANG=C.UTF-8"] {
         assert!(lines.contains(&line), "{line} in {lines:?}");
     }
     assert!(!done.output.contains("CARGO"), "{}", done.output);
@@ -194,11 +173,7 @@ async fn root_becomes_another_user_and_nobody_else_does() {
     if nix::unistd::geteuid().is_root() {
         spec.user = Some("nobody".into());
         let done = run(spec).await;
-        assert_eq!(
-            done.output, "nobody\n65534\nnobody /nonexistent\n",
-            "{}",
-            done.err
-        );
+        assert_eq!(done.output, "nobody\n65534\nnobody /nonexistent\n", "{}", done.err);
     } else {
         spec.user = Some("root".into());
         let expected = "may not switch to user \"root\": the worker does not run as root";
@@ -223,30 +198,15 @@ async fn what_cannot_start_says_why() {
     let cwd = |path: &'static str| -> Change<'_> { Box::new(move |s| s.cwd = Some(path.into())) };
     let cases: [(Change<'_>, String); 7] = [
         (shell("/bin/nosuch"), "/bin/nosuch: no such file".into()),
-        (
-            shell("/etc/passwd"),
-            "/etc/passwd: not an executable file".into(),
-        ),
-        (
-            shell(&script),
-            format!("{script}: its interpreter is missing"),
-        ),
+        (shell("/etc/passwd"), "/etc/passwd: not an executable file".into()),
+        (shell(&script), format!("{script}: its interpreter is missing")),
         (
             Box::new(|s| s.user = Some("bob-nosuch".into())),
             "no user \"bob-nosuch\" on this worker".into(),
         ),
-        (
-            cwd("/nosuch"),
-            "working directory /nosuch: no such directory".into(),
-        ),
-        (
-            cwd("/etc/passwd"),
-            "working directory /etc/passwd: not a directory".into(),
-        ),
-        (
-            Box::new(|s| s.command = "x".repeat(200_000)),
-            "the command is 200000 bytes long".into(),
-        ),
+        (cwd("/nosuch"), "working directory /nosuch: no such directory".into()),
+        (cwd("/etc/passwd"), "working directory /etc/passwd: not a directory".into()),
+        (Box::new(|s| s.command = "x".repeat(200_000)), "the command is 200000 bytes long".into()),
     ];
     for (change, expected) in cases {
         let mut spec = spec("true");
@@ -279,10 +239,7 @@ async fn a_time_out_ends_the_whole_group() {
     spec.timeout = Some(Duration::from_millis(300));
     let mut run = Followed::start(spec);
     let done = run.end().await;
-    assert_eq!(
-        (done.outcome, done.err.as_str()),
-        (Outcome::TimedOut, "timed out after 300 ms")
-    );
+    assert_eq!((done.outcome, done.err.as_str()), (Outcome::TimedOut, "timed out after 300 ms"));
     assert_eq!((done.signal, done.killed_by), (Some(15), None));
     assert_gone(run.pid()).await;
 }
@@ -295,14 +252,8 @@ async fn a_kill_that_is_obeyed_needs_no_second_signal() {
     run.until_output("up").await;
     run.kill("alice", None).await;
     let done = run.end().await;
-    assert_eq!(
-        (done.outcome, done.err.as_str()),
-        (Outcome::Killed, "killed by alice (SIGTERM)")
-    );
-    assert_eq!(
-        (done.exit_code, done.killed_by.as_deref()),
-        (Some(0), Some("alice"))
-    );
+    assert_eq!((done.outcome, done.err.as_str()), (Outcome::Killed, "killed by alice (SIGTERM)"));
+    assert_eq!((done.exit_code, done.killed_by.as_deref()), (Some(0), Some("alice")));
     assert_eq!(run.bytes(Some(Stream::Stdout)), b"up\nbye\n");
     assert!(!run.seen.iter().any(|e| matches!(e, Event::Killed)));
     assert_gone(run.pid()).await;
@@ -316,11 +267,7 @@ async fn a_kill_that_is_ignored_becomes_final() {
     run.until(|e| matches!(e, Event::Terminated)).await;
     run.until(|e| matches!(e, Event::Killed)).await;
     let done = run.end().await;
-    assert!(
-        done.err.starts_with("killed by alice (SIGKILL after "),
-        "{}",
-        done.err
-    );
+    assert!(done.err.starts_with("killed by alice (SIGKILL after "), "{}", done.err);
     assert_eq!((done.outcome, done.signal), (Outcome::Killed, Some(9)));
     assert_gone(run.pid()).await;
 }
@@ -333,11 +280,7 @@ async fn a_child_that_outlives_the_killed_shell_is_killed_too() {
     run.until_output("up").await;
     run.kill("alice", Some(Duration::from_millis(300))).await;
     let done = run.end().await;
-    assert!(
-        done.err.starts_with("killed by alice (SIGKILL after "),
-        "{}",
-        done.err
-    );
+    assert!(done.err.starts_with("killed by alice (SIGKILL after "), "{}", done.err);
     assert_eq!(done.signal, Some(15), "the shell itself obeyed");
     assert_gone(run.pid()).await;
 }
@@ -352,11 +295,7 @@ async fn a_second_kill_shortens_the_grace() {
     run.until(|e| matches!(e, Event::Terminated)).await;
     run.kill("bob", Some(Duration::ZERO)).await;
     let done = timeout(Duration::from_secs(5), run.end()).await.unwrap();
-    assert!(
-        done.err.starts_with("killed by alice (SIGKILL after "),
-        "{}",
-        done.err
-    );
+    assert!(done.err.starts_with("killed by alice (SIGKILL after "), "{}", done.err);
     assert_gone(run.pid()).await;
 }
 
@@ -375,14 +314,9 @@ async fn a_kill_before_the_start_starts_nothing() {
     let (events, mut seen) = mpsc::channel(1);
     let reason = "worker w1 is stopping".to_owned();
     orders.send(Order::Abandon { reason }).await.unwrap();
-    let done = Executor::default()
-        .run(spec("echo no"), ordered, events)
-        .await;
+    let done = Executor::default().run(spec("echo no"), ordered, events).await;
     assert_eq!(done.outcome, Outcome::Killed);
-    assert_eq!(
-        done.err,
-        "ended because worker w1 is stopping before it started"
-    );
+    assert_eq!(done.err, "ended because worker w1 is stopping before it started");
     assert!(seen.recv().await.is_none());
 }
 
@@ -410,11 +344,7 @@ async fn a_flood_keeps_its_head_and_its_tail() {
     let done = run.end().await;
     let bytes = run.bytes(None);
     assert_eq!(done.output_bytes, 50_000_009);
-    assert!(
-        done.truncated && bytes.len() as u64 <= 8 * MIB + 200,
-        "{}",
-        bytes.len()
-    );
+    assert!(done.truncated && bytes.len() as u64 <= 8 * MIB + 200, "{}", bytes.len());
     assert!(bytes.starts_with(b"carillon\n") && bytes.ends_with(b"\nthe end\n"));
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("bytes dropped …]\n"));
@@ -437,10 +367,7 @@ async fn a_run_ends_though_nobody_reads_its_events() {
     let (events, _unread) = mpsc::channel(1);
     let spec = spec("head -c 30000000 /dev/zero; echo the end");
     let done = Executor::default().run(spec, ordered, events).await;
-    assert_eq!(
-        (done.outcome, done.output_bytes),
-        (Outcome::Succeeded, 30_000_008)
-    );
+    assert_eq!((done.outcome, done.output_bytes), (Outcome::Succeeded, 30_000_008));
     let kept: usize = done.rest.iter().map(|c| c.data.len()).sum();
     assert!(done.truncated && kept < 5 << 20, "{kept}");
     assert!(done.output.ends_with("the end\n"));
@@ -450,21 +377,10 @@ async fn a_run_ends_though_nobody_reads_its_events() {
 async fn progress_tells_of_what_changes() {
     let mut run = Followed::start(spec("echo working; while :; do :; done"));
     run.until(|e| matches!(e, Event::Progress(_))).await;
-    let Some(Event::Progress(progress)) = run.seen.last() else {
-        unreachable!("just seen")
-    };
-    assert_eq!(
-        (progress.last_line.as_str(), progress.output_bytes),
-        ("working", 8)
-    );
-    assert!(
-        progress.cpu_millis > 100 && progress.max_rss_bytes > 100_000,
-        "{progress:?}"
-    );
+    let Some(Event::Progress(progress)) = run.seen.last() else { unreachable!("just seen") };
+    assert_eq!((progress.last_line.as_str(), progress.output_bytes), ("working", 8));
+    assert!(progress.cpu_millis > 100 && progress.max_rss_bytes > 100_000, "{progress:?}");
     run.kill("alice", None).await;
     let done = run.end().await;
-    assert!(
-        done.cpu_millis > 100 && done.max_rss_bytes >= 100_000,
-        "{done:?}"
-    );
+    assert!(done.cpu_millis > 100 && done.max_rss_bytes >= 100_000, "{done:?}");
 }

@@ -49,10 +49,7 @@ impl Census {
         let begun = Instant::now();
         let groups = tokio::task::spawn_blocking(scan).await.unwrap_or_default();
         let groups = Arc::new(groups);
-        *last = Some(Scan {
-            begun,
-            groups: Arc::clone(&groups),
-        });
+        *last = Some(Scan { begun, groups: Arc::clone(&groups) });
         groups
     }
 }
@@ -110,10 +107,7 @@ impl Units {
     fn of_this_machine() -> Self {
         let ask = |what, usual| {
             let answer = sysconf(what).ok().flatten();
-            answer
-                .and_then(|n| u64::try_from(n).ok())
-                .filter(|&n| n > 0)
-                .unwrap_or(usual)
+            answer.and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0).unwrap_or(usual)
         };
         Self {
             ticks_per_second: ask(SysconfVar::CLK_TCK, 100),
@@ -159,13 +153,7 @@ mod tests {
         let tail = "S 1 77 77 0 -1 4194304 117 0 0 0 3 4 5 6 20 0 1 0 725699 3133440 394 1 1 1";
         for name in ["(cat)", "(a b)", "() R 1 2 3)", "(\u{fffd})"] {
             let stat = Stat::parse(&format!("80 {name} {tail}")).unwrap();
-            let expected = Stat {
-                pid: 80,
-                runs: true,
-                group: 77,
-                ticks: 18,
-                pages: 394,
-            };
+            let expected = Stat { pid: 80, runs: true, group: 77, ticks: 18, pages: 394 };
             assert_eq!(stat, expected, "{name}");
         }
         assert_eq!(Stat::parse(""), None);

@@ -239,11 +239,7 @@ fn parse_duration(text: &str) -> Result<u32, String> {
         let part = number.checked_mul(*unit).ok_or_else(bad)?;
         total = total.checked_add(part).ok_or_else(bad)?;
     }
-    if digits.is_empty() && !text.is_empty() {
-        Ok(total)
-    } else {
-        Err(bad())
-    }
+    if digits.is_empty() && !text.is_empty() { Ok(total) } else { Err(bad()) }
 }
 
 fn labels_text(labels: &BTreeMap<String, String>) -> String {
@@ -255,9 +251,7 @@ fn labels_text(labels: &BTreeMap<String, String>) -> String {
             format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
         }
     };
-    let pairs = labels
-        .iter()
-        .map(|(k, v)| format!("{}={}", quoted(k), quoted(v)));
+    let pairs = labels.iter().map(|(k, v)| format!("{}={}", quoted(k), quoted(v)));
     pairs.collect::<Vec<_>>().join(" ")
 }
 
@@ -332,17 +326,7 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(secs));
             assert_eq!(parse_duration(&duration_text(secs)), Ok(secs));
         }
-        for bad in [
-            "",
-            "soon",
-            "5",
-            "m",
-            "5m1h",
-            "1.5h",
-            "-3",
-            "5mm",
-            "99999999d",
-        ] {
+        for bad in ["", "soon", "5", "m", "5m1h", "1.5h", "-3", "5mm", "99999999d"] {
             assert_eq!(parse_duration(bad).is_ok(), bad == "5", "{bad:?}");
         }
         assert_eq!(duration_text(0), "0s");
@@ -352,10 +336,7 @@ mod tests {
     fn labels_are_read() {
         let read = |text: &str| parse_labels(text).map(|l| labels_text(&l));
         assert_eq!(read("team=pay, env=prod").unwrap(), "env=prod team=pay");
-        assert_eq!(
-            read("note=\"two words\" empty=").unwrap(),
-            "empty= note=\"two words\""
-        );
+        assert_eq!(read("note=\"two words\" empty=").unwrap(), "empty= note=\"two words\"");
         assert_eq!(read("  ").unwrap(), "");
         for (bad, why) in [
             ("pay", "`pay` is not"),

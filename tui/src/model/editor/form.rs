@@ -27,10 +27,7 @@ impl Block {
     pub fn new(text: &str) -> Self {
         let mut area = TextArea::new(text.split('\n').map(str::to_owned).collect());
         area.set_max_histories(1_000);
-        Self {
-            area,
-            scroll: Cell::new(0),
-        }
+        Self { area, scroll: Cell::new(0) }
     }
 
     /// The text.
@@ -141,11 +138,7 @@ impl Form {
         let choices = self.focus.choices();
         let now = self.choices.get(&self.focus).copied().unwrap_or_default();
         let at = choices.iter().position(|c| *c == now).unwrap_or(0);
-        let step = if forward {
-            1
-        } else {
-            choices.len().saturating_sub(1)
-        };
+        let step = if forward { 1 } else { choices.len().saturating_sub(1) };
         if let Some(next) = choices.get((at + step) % choices.len().max(1)) {
             self.choices.insert(self.focus, next);
         }
@@ -159,17 +152,13 @@ impl Form {
 
     /// The fields that say something else than the job did.
     pub fn changed(&self) -> impl Iterator<Item = Field> {
-        Field::ALL
-            .into_iter()
-            .filter(|field| self.is_changed(*field))
+        Field::ALL.into_iter().filter(|field| self.is_changed(*field))
     }
 
     /// Goes to the next field, or the one before.
     pub fn step(&mut self, forward: bool) {
         self.seen.insert(self.focus);
-        let stops = Field::ALL
-            .into_iter()
-            .filter(|f| !(self.named && *f == Field::Name));
+        let stops = Field::ALL.into_iter().filter(|f| !(self.named && *f == Field::Name));
         let stops: Vec<Field> = stops.collect();
         let at = stops.iter().position(|f| *f == self.focus).unwrap_or(0);
         let step = if forward { 1 } else { stops.len() - 1 };
@@ -257,9 +246,7 @@ impl Form {
     /// what the form does not show.
     pub fn worst(&self) -> Option<(Option<Field>, &str)> {
         let fields = std::iter::once(self.focus).chain(Field::ALL);
-        let shown = fields
-            .filter_map(|f| Some((Some(f), self.problem(f)?)))
-            .next();
+        let shown = fields.filter_map(|f| Some((Some(f), self.problem(f)?))).next();
         shown.or_else(|| {
             let hidden = self.problems.iter().find(|p| p.field.is_none())?;
             Some((None, hidden.message.as_str()))

@@ -91,18 +91,9 @@ pub fn rows(differences: &[Difference]) -> Vec<Row> {
         if !rows.is_empty() {
             rows.push(Row::Gap);
         }
-        let Difference {
-            field,
-            who,
-            base,
-            mine,
-            theirs,
-        } = difference;
+        let Difference { field, who, base, mine, theirs } = difference;
         rows.push(Row::Field(field.clone(), *who));
-        let many = [base, mine, theirs]
-            .into_iter()
-            .flatten()
-            .any(|t| t.contains('\n'));
+        let many = [base, mine, theirs].into_iter().flatten().any(|t| t.contains('\n'));
         let absent = || "(not set)".to_owned();
         if !many {
             rows.push(Row::Was(base.clone().unwrap_or_else(absent)));

@@ -215,9 +215,7 @@ impl Lines {
             Streams::Both => self.first + index as u64,
             Streams::Only(stream) => {
                 let of = self.of.get(slot(stream));
-                of.and_then(|of| of.get(index))
-                    .copied()
-                    .unwrap_or(self.first)
+                of.and_then(|of| of.get(index)).copied().unwrap_or(self.first)
             }
         }
     }
@@ -240,9 +238,7 @@ impl Lines {
 
     /// The kept lines that have ended and are shown, with their numbers.
     pub fn iter(&self, streams: Streams) -> impl Iterator<Item = (u64, &Line)> {
-        (self.first..)
-            .zip(&self.kept)
-            .filter(move |(_, line)| streams.shows(line.source))
+        (self.first..).zip(&self.kept).filter(move |(_, line)| streams.shows(line.source))
     }
 
     /// Whether a line of this source is shown.

@@ -16,10 +16,7 @@ impl Needle {
     /// Nothing is looked for where `text` is empty.
     pub fn new(text: &str) -> Option<Self> {
         let folded = !text.chars().any(char::is_uppercase);
-        (!text.is_empty()).then(|| Self {
-            text: text.to_owned(),
-            folded,
-        })
+        (!text.is_empty()).then(|| Self { text: text.to_owned(), folded })
     }
 
     /// What was typed.
@@ -81,11 +78,7 @@ impl Search {
     /// Looks through everything that is shown.
     pub fn new(needle: Needle, lines: &Lines, streams: Streams) -> Self {
         let found = lines.iter(streams).filter(|(_, line)| needle.is_in(line));
-        Self {
-            matches: found.map(|(number, _)| number).collect(),
-            needle,
-            at: None,
-        }
+        Self { matches: found.map(|(number, _)| number).collect(), needle, at: None }
     }
 
     /// Looks at a new line.

@@ -83,17 +83,12 @@ pub(super) fn draw(buf: &mut Buffer, place: Rect, block: &Block, focused: bool, 
     let lines = block.area.lines();
     let heights: Vec<usize> = lines.iter().map(|line| height(line, cols)).collect();
     let above: usize = heights.iter().take(cursor.0).sum();
-    let (row, col) = lines
-        .get(cursor.0)
-        .map_or((0, 0), |l| spot(l, cols, cursor.1));
+    let (row, col) = lines.get(cursor.0).map_or((0, 0), |l| spot(l, cols, cursor.1));
     let at = above + row;
     // As little as is needed to see the cursor, and no emptiness below the end.
     let total: usize = heights.iter().sum();
-    let first = block
-        .scroll
-        .get()
-        .clamp((at + 1).saturating_sub(rows), at)
-        .min(total.saturating_sub(rows));
+    let first =
+        block.scroll.get().clamp((at + 1).saturating_sub(rows), at).min(total.saturating_sub(rows));
     block.scroll.set(first);
     let selection = block.area.selection_range();
     let mut top = 0;
@@ -127,9 +122,7 @@ pub(super) fn draw(buf: &mut Buffer, place: Rect, block: &Block, focused: bool, 
             set(buf, place, (y, piece.col), &piece.shown, style);
         }
     }
-    let at_end = lines
-        .get(cursor.0)
-        .is_some_and(|l| l.chars().count() <= cursor.1);
+    let at_end = lines.get(cursor.0).is_some_and(|l| l.chars().count() <= cursor.1);
     if focused && at_end {
         set(buf, place, (at - first, col), " ", theme.get(Role::Cursor));
     }

@@ -19,19 +19,11 @@ fn now() -> DateTime<Utc> {
 }
 
 fn ctx() -> Ctx {
-    Ctx {
-        now: now(),
-        zone: Tz::UTC,
-    }
+    Ctx { now: now(), zone: Tz::UTC }
 }
 
 fn entry(text: &str, revision: i64) -> JobEntry {
-    JobEntry::read(
-        JobName::new("settle").unwrap(),
-        text.as_bytes(),
-        revision,
-        1,
-    )
+    JobEntry::read(JobName::new("settle").unwrap(), text.as_bytes(), revision, 1)
 }
 
 fn send(editor: &mut Editor, code: KeyCode, mods: KeyModifiers) -> EditorReply {
@@ -138,9 +130,7 @@ fn it_looks_right_at_every_size() {
         );
         for stop in 0..12 {
             press(&mut editor, &["tab"]);
-            let Body::Form(form) = &editor.body else {
-                panic!()
-            };
+            let Body::Form(form) = &editor.body else { panic!() };
             let label = form.focus.label();
             let lines = screen(&editor, cols, rows);
             assert!(
@@ -184,10 +174,7 @@ fn typing_makes_a_job() {
     ];
     press(&mut editor, &keys);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!(
-        (save.expected, save.what),
-        (Expected::Create, SaveKind::Create)
-    );
+    assert_eq!((save.expected, save.what), (Expected::Create, SaveKind::Create));
     let json = r#"{"name":"backup","command":"set -e\nrun","cronExpr":"*/5 * * * *","timezone":"Europe/Berlin","description":"Nightly 每日","labels":{"env":"prod","team":"pay"},"concurrency":"allow","timeoutSecs":5400,"user":"www","cwd":"/opt"}"#;
     assert_eq!(save.job.to_json(), json);
     assert!(editor.saving);
@@ -210,32 +197,19 @@ fn everything_else_of_a_job_stays() {
     assert!(screen(&editor, 80, 23)[21].contains("nothing was changed"));
     press(&mut editor, &["clear", "0 2 * * *"]);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!(
-        (save.expected, save.what),
-        (Expected::Revision(7), SaveKind::Edit)
-    );
+    assert_eq!((save.expected, save.what), (Expected::Revision(7), SaveKind::Edit));
     assert_eq!(save.job.to_json(), STORED.replace("0 1 * * *", "0 2 * * *"));
 }
 
 #[test]
 fn only_enabling_is_a_pause_or_a_resume() {
     let mut editor = Editor::edit(&entry(STORED, 7));
-    let save = saved(press(
-        &mut editor,
-        &["tab", "tab", "tab", "space", "ctrl-s"],
-    ));
+    let save = saved(press(&mut editor, &["tab", "tab", "tab", "space", "ctrl-s"]));
     assert_eq!((save.what, save.job.enabled), (SaveKind::Pause, false));
     let paused = STORED.replace("\"command\"", "\"enabled\":false,\"command\"");
     let mut editor = Editor::edit(&entry(&paused, 7));
-    assert!(
-        screen(&editor, 80, 23)
-            .iter()
-            .any(|l| l.contains("next (paused)"))
-    );
-    let save = saved(press(
-        &mut editor,
-        &["tab", "tab", "tab", "space", "ctrl-s"],
-    ));
+    assert!(screen(&editor, 80, 23).iter().any(|l| l.contains("next (paused)")));
+    let save = saved(press(&mut editor, &["tab", "tab", "tab", "space", "ctrl-s"]));
     assert_eq!(save.what, SaveKind::Resume);
 }
 
@@ -243,18 +217,11 @@ fn only_enabling_is_a_pause_or_a_resume() {
 fn what_is_wrong_is_said_where_it_is() {
     let mut editor = Editor::create();
     let lines = screen(&editor, 80, 23);
-    assert!(
-        !lines.iter().any(|l| l.contains('✗')),
-        "an empty form complains of nothing"
-    );
+    assert!(!lines.iter().any(|l| l.contains('✗')), "an empty form complains of nothing");
     assert_eq!(press(&mut editor, &["ctrl-s"]), EditorReply::Stay);
     let lines = screen(&editor, 80, 23);
     assert!(lines.iter().any(|l| l.starts_with("✗ Name")), "{lines:#?}");
-    assert!(
-        lines[21].starts_with("  Name: a name is needed"),
-        "{}",
-        lines[21]
-    );
+    assert!(lines[21].starts_with("  Name: a name is needed"), "{}", lines[21]);
     press(
         &mut editor,
         &[
@@ -284,18 +251,11 @@ fn what_is_wrong_is_said_where_it_is() {
 fn hidden_fields_can_be_wrong_too() {
     let text = STORED.replace("\"x-team\"", "\"umask\":\"999\",\"x-team\"");
     let editor = Editor::edit(&entry(&text, 3));
-    assert!(
-        matches!(editor.body, Body::Raw(_)),
-        "only raw text can mend it"
-    );
+    assert!(matches!(editor.body, Body::Raw(_)), "only raw text can mend it");
     let wrong = STORED.replace("0 1 * * *", "0 1 * * * * * *");
     let editor = Editor::edit(&entry(&wrong, 3));
     assert!(matches!(editor.body, Body::Form(_)), "the form can mend it");
-    assert!(
-        screen(&editor, 80, 23)
-            .iter()
-            .any(|l| l.starts_with("✗ Schedule"))
-    );
+    assert!(screen(&editor, 80, 23).iter().any(|l| l.starts_with("✗ Schedule")));
 }
 
 #[test]
@@ -304,11 +264,7 @@ fn a_broken_value_opens_as_it_stands() {
     let mut editor = Editor::edit(&entry(text, 9));
     let lines = screen(&editor, 80, 23);
     show("raw", &lines, 80);
-    assert!(
-        lines[2].starts_with("  ✗ not JSON: trailing comma"),
-        "{}",
-        lines[2]
-    );
+    assert!(lines[2].starts_with("  ✗ not JSON: trailing comma"), "{}", lines[2]);
     assert_eq!(press(&mut editor, &["ctrl-s"]), EditorReply::Stay);
     press(&mut editor, &["end"]);
     send(&mut editor, KeyCode::Left, KeyModifiers::NONE);
@@ -316,20 +272,11 @@ fn a_broken_value_opens_as_it_stands() {
     let lines = screen(&editor, 80, 23);
     assert!(lines[2].starts_with("  ✓ this is a job"), "{}", lines[2]);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!(
-        (save.expected, save.what),
-        (Expected::Revision(9), SaveKind::Edit)
-    );
-    assert_eq!(
-        (save.job.name.as_str(), save.job.cron_expr.as_str()),
-        ("settle", "@daily")
-    );
+    assert_eq!((save.expected, save.what), (Expected::Revision(9), SaveKind::Edit));
+    assert_eq!((save.job.name.as_str(), save.job.cron_expr.as_str()), ("settle", "@daily"));
     let hostile = Editor::edit(&entry("\u{1b}[2J\u{202e}{]\tx\n每日", 9));
     let lines = screen(&hostile, 60, 14);
-    assert!(
-        lines.iter().any(|l| l.contains("^[[2J<U+202E>{]")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|l| l.contains("^[[2J<U+202E>{]")), "{lines:#?}");
 }
 
 #[test]
@@ -341,16 +288,10 @@ fn esc_asks_only_when_something_would_be_lost() {
     press(&mut editor, &["clear"]);
     assert_eq!(press(&mut editor, &["esc"]), EditorReply::Close);
     let mut copy = Editor::copy_of(&Job::from_json(STORED.as_bytes()).unwrap());
-    assert_eq!(
-        (copy.heading(), saved_text(&copy, Field::Name)),
-        ("Copy of settle", String::new())
-    );
+    assert_eq!((copy.heading(), saved_text(&copy, Field::Name)), ("Copy of settle", String::new()));
     assert_eq!(press(&mut copy, &["esc"]), EditorReply::Close);
     let save = saved(press(&mut copy, &["settle2", "ctrl-s"]));
-    assert_eq!(
-        save.job.to_json(),
-        STORED.replace("\"settle\"", "\"settle2\"")
-    );
+    assert_eq!(save.job.to_json(), STORED.replace("\"settle\"", "\"settle2\""));
 }
 
 #[test]
@@ -389,14 +330,8 @@ fn a_conflict_is_shown_and_nothing_is_overwritten_silently() {
     assert!(lines[0].ends_with("revision 9") && lines[21].contains("stand on revision 9"));
     let save = saved(press(&mut editor, &["ctrl-s"]));
     assert_eq!(save.expected, Expected::Revision(9));
-    assert_eq!(
-        save.job.cron_expr, "0 2 * * *",
-        "both changed it: mine, as was asked"
-    );
-    assert_eq!(
-        save.job.labels["team"], "ops",
-        "only they changed it: theirs"
-    );
+    assert_eq!(save.job.cron_expr, "0 2 * * *", "both changed it: mine, as was asked");
+    assert_eq!(save.job.labels["team"], "ops", "only they changed it: theirs");
     assert!(save.job.command.starts_with("# mine\nset -e"));
     assert!(save.job.extra.contains_key("x-team"));
 }
@@ -419,20 +354,14 @@ fn a_conflict_can_be_given_up_or_put_off() {
     let mut editor = make();
     editor.conflict(Some(entry(&theirs, 9)));
     assert_eq!(press(&mut editor, &["esc"]), EditorReply::Stay);
-    assert_eq!(
-        saved(press(&mut editor, &["ctrl-s"])).expected,
-        Expected::Revision(7)
-    );
+    assert_eq!(saved(press(&mut editor, &["ctrl-s"])).expected, Expected::Revision(7));
 
     let mut editor = make();
     editor.conflict(None);
     assert!(screen(&editor, 80, 23)[21].contains("deleted by somebody else"));
     press(&mut editor, &["m"]);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!(
-        (save.expected, save.what),
-        (Expected::Create, SaveKind::Create)
-    );
+    assert_eq!((save.expected, save.what), (Expected::Create, SaveKind::Create));
 
     let mut editor = make();
     editor.conflict(None);
@@ -453,41 +382,24 @@ fn a_failed_save_loses_nothing() {
     editor.failed("etcd 10.0.0.5:2379: no answer");
     let lines = screen(&editor, 80, 23);
     assert!(lines[21].contains("not saved: etcd 10.0.0.5:2379: no answer"));
-    assert_eq!(
-        saved(press(&mut editor, &["ctrl-s"])).job.cron_expr,
-        "0 2 * * *"
-    );
+    assert_eq!(saved(press(&mut editor, &["ctrl-s"])).job.cron_expr, "0 2 * * *");
 }
 
 #[test]
 fn clock_changes_are_announced() {
-    let text = STORED
-        .replace("0 1 * * *", "30 2 29 3 *")
-        .replace("Asia/Shanghai", "Europe/Berlin");
+    let text = STORED.replace("0 1 * * *", "30 2 29 3 *").replace("Asia/Shanghai", "Europe/Berlin");
     let editor = Editor::edit(&entry(&text, 7));
     let narrow = screen(&editor, 80, 23);
     let wide = screen(&editor, 160, 49);
-    let Body::Form(form) = &editor.body else {
-        panic!()
-    };
+    let Body::Form(form) = &editor.body else { panic!() };
     assert_eq!(form.zone(Shanghai), Some(Berlin));
     // 2027-03-28 is the change; 29 March is not, so nothing is said.
-    assert!(
-        !narrow
-            .iter()
-            .chain(&wide)
-            .any(|l| l.contains("clock change"))
-    );
+    assert!(!narrow.iter().chain(&wide).any(|l| l.contains("clock change")));
     let text = text.replace("30 2 29 3 *", "30 2 28 3 *");
     let editor = Editor::edit(&entry(&text, 7));
     for (cols, rows) in [(80, 23), (160, 49)] {
         let lines = screen(&editor, cols, rows);
-        assert!(
-            lines
-                .iter()
-                .any(|l| l.contains("moved by the clock change")),
-            "{lines:#?}"
-        );
+        assert!(lines.iter().any(|l| l.contains("moved by the clock change")), "{lines:#?}");
     }
 }
 
@@ -500,10 +412,7 @@ fn pasted_text_is_text() {
     paste(&mut editor, "a\n\tb\r\nc \u{202e}d", &ctx());
     assert_eq!(saved_text(&editor, Field::Command), "a\n\tb\nc \u{202e}d");
     let lines = screen(&editor, 80, 23);
-    assert!(
-        lines.iter().any(|l| l.ends_with("c <U+202E>d")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|l| l.ends_with("c <U+202E>d")), "{lines:#?}");
 }
 
 #[test]
@@ -529,14 +438,8 @@ fn the_focused_field_is_seen_without_colours() {
         let theme = Theme::load("carillon-dark", None, depth).unwrap();
         let buffer = buffer_in(&editor, &theme, 80, 23);
         let cell = &buffer[(LABEL + 3, 3)];
-        assert!(
-            cell.modifier.contains(Modifier::UNDERLINED),
-            "{depth:?} {cell:?}"
-        );
+        assert!(cell.modifier.contains(Modifier::UNDERLINED), "{depth:?} {cell:?}");
         let cursor = &buffer[(LABEL + 9, 3)];
-        assert!(
-            cursor.modifier.contains(Modifier::REVERSED),
-            "{depth:?} {cursor:?}"
-        );
+        assert!(cursor.modifier.contains(Modifier::REVERSED), "{depth:?} {cursor:?}");
     }
 }

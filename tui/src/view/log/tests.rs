@@ -17,12 +17,8 @@ fn now() -> DateTime<Utc> {
 
 fn record(outcome: Outcome) -> RunRecord {
     let job = JobName::new("pay/settle".replace('/', "-").as_str()).unwrap();
-    let mut record = RunRecord::new(
-        RUN.parse().unwrap(),
-        &job,
-        outcome,
-        now() - TimeDelta::seconds(12),
-    );
+    let mut record =
+        RunRecord::new(RUN.parse().unwrap(), &job, outcome, now() - TimeDelta::seconds(12));
     record.worker = "w3.example".to_owned();
     record
 }
@@ -46,12 +42,7 @@ impl Feeder {
         let at = now() - TimeDelta::seconds(11)
             + TimeDelta::milliseconds(37 * i64::try_from(self.0).unwrap());
         let data = data.to_vec();
-        log.push(vec![Chunk {
-            seq: self.0,
-            at,
-            stream,
-            data,
-        }]);
+        log.push(vec![Chunk { seq: self.0, at, stream, data }]);
         self.0 += 1;
     }
 }
@@ -113,11 +104,7 @@ fn screen(log: &LogView, cols: u16, rows: u16) -> Vec<String> {
 fn show(title: &str, lines: &[String], cols: u16) {
     println!("{title}\n┌{0}┐", "─".repeat(cols.into()));
     for line in lines {
-        println!(
-            "│{line}{:1$}│",
-            "",
-            usize::from(cols).saturating_sub(text::width(line))
-        );
+        println!("│{line}{:1$}│", "", usize::from(cols).saturating_sub(text::width(line)));
     }
     println!("└{}┘", "─".repeat(cols.into()));
 }
@@ -133,10 +120,7 @@ fn talkative() -> LogView {
         &mut log,
         "\x1b[33mlate\x1b[0m 每日商店        18 payments  CNY   412.00\n".as_bytes(),
     );
-    feeder.err(
-        &mut log,
-        b"hostile \x1b[2J\x1b]0;owned\x07 caf\xe9 \xe2\x80\xaeexe.cod\n",
-    );
+    feeder.err(&mut log, b"hostile \x1b[2J\x1b]0;owned\x07 caf\xe9 \xe2\x80\xaeexe.cod\n");
     feeder.out(&mut log, b" 10 %\r 50 %\r100 %\n");
     feeder.out(&mut log, b"closing the books ...");
     log
@@ -148,19 +132,11 @@ fn it_looks_right_at_every_size() {
         let mut log = talkative();
         let lines = screen(&log, cols, rows);
         show("live", &lines, cols);
-        assert!(
-            lines[0].starts_with(" pay-settle  on w3.example"),
-            "{}",
-            lines[0]
-        );
+        assert!(lines[0].starts_with(" pay-settle  on w3.example"), "{}", lines[0]);
         assert!(lines[0].ends_with("» running 12s"), "{}", lines[0]);
         assert!(lines[1].contains(" stdout + stderr ") && lines[1].contains(" 7 lines "));
         assert_eq!(lines[2], " settling 2026-11-24 for 4 merchants");
-        assert!(
-            lines
-                .iter()
-                .any(|l| l == "▌hostile ^[[2J^[]0;owned^G caf<E9> <U+202E>exe.cod")
-        );
+        assert!(lines.iter().any(|l| l == "▌hostile ^[[2J^[]0;owned^G caf<E9> <U+202E>exe.cod"));
         assert!(lines.iter().any(|l| l == "«100 %"));
         assert!(lines.iter().any(|l| l == " closing the books ..."));
         let last = lines.last().unwrap();
@@ -179,17 +155,9 @@ fn it_looks_right_at_every_size() {
         let lines = screen(&log, cols, rows);
         show("ended", &lines, cols);
         assert!(lines[0].ends_with("✗ failed 12s"));
-        assert!(
-            lines
-                .iter()
-                .any(|l| l.ends_with(" ── failed after 12s, exit code 3 ──"))
-        );
+        assert!(lines.iter().any(|l| l.ends_with(" ── failed after 12s, exit code 3 ──")));
         assert!(lines[1].contains(" 8 lines "));
-        let first = if cols < 80 {
-            "01:00:01.037  ok   acme"
-        } else {
-            "01:00:01.000  settling"
-        };
+        let first = if cols < 80 { "01:00:01.037  ok   acme" } else { "01:00:01.000  settling" };
         assert!(lines[2].starts_with(first), "{}", lines[2]);
     }
 }
@@ -273,19 +241,11 @@ fn long_lines_wrap_or_go_sideways() {
     assert!(wrapped[2].starts_with(" word00") && wrapped[5].ends_with("end"));
     press(&mut log, "w");
     let cut = screen(&log, 60, 14);
-    assert!(
-        cut[2].starts_with(" word00") && cut[2].ends_with('›'),
-        "{}",
-        cut[2]
-    );
+    assert!(cut[2].starts_with(" word00") && cut[2].ends_with('›'), "{}", cut[2]);
     assert_eq!(cut[3], " 每日每日每日");
     press(&mut log, "l");
     let moved = screen(&log, 60, 14);
-    assert!(
-        moved[2].starts_with(" ‹rd01") || moved[2].starts_with(" ‹ord01"),
-        "{}",
-        moved[2]
-    );
+    assert!(moved[2].starts_with(" ‹rd01") || moved[2].starts_with(" ‹ord01"), "{}", moved[2]);
     press(&mut log, "h");
     assert_eq!(screen(&log, 60, 14), cut);
 }
@@ -298,46 +258,29 @@ fn search_finds_marks_and_goes_round() {
     press(&mut log, "/");
     type_text(&mut log, "line 7");
     let lines = screen(&log, 80, 23);
-    assert!(
-        lines[22].starts_with(" /line 7") && lines[22].ends_with("11 lines"),
-        "{}",
-        lines[22]
-    );
+    assert!(lines[22].starts_with(" /line 7") && lines[22].ends_with("11 lines"), "{}", lines[22]);
     press(&mut log, "enter");
     let lines = screen(&log, 80, 23);
     assert!(lines[22].contains("/line 7 11 of 11"), "{}", lines[22]);
     assert!(lines.iter().any(|l| l == " line 79"));
     press(&mut log, "n");
     let lines = screen(&log, 80, 23);
-    assert!(
-        lines[22].contains("1 of 11") && lines.iter().any(|l| l == " line 7"),
-        "{}",
-        lines[22]
-    );
+    assert!(lines[22].contains("1 of 11") && lines.iter().any(|l| l == " line 7"), "{}", lines[22]);
     let buffer = buffer_in(&log, &Theme::default(), 80, 23);
     let row = u16::try_from(lines.iter().position(|l| l == " line 7").unwrap()).unwrap();
-    assert_eq!(
-        buffer[(1, row)].bg,
-        Theme::default().get(Role::MatchCurrent).bg.unwrap()
-    );
+    assert_eq!(buffer[(1, row)].bg, Theme::default().get(Role::MatchCurrent).bg.unwrap());
     press(&mut log, "N");
     assert!(screen(&log, 80, 23)[22].contains("11 of 11"));
     press(&mut log, "/");
     type_text(&mut log, "nothing like it");
     press(&mut log, "esc");
-    assert!(
-        screen(&log, 80, 23)[22].contains("/line 7"),
-        "esc brings the last search back"
-    );
+    assert!(screen(&log, 80, 23)[22].contains("/line 7"), "esc brings the last search back");
     assert_eq!(press(&mut log, "esc"), LogReply::Stay);
     assert!(log.search.is_none());
     press(&mut log, "/");
     paste(&mut log, "LINE");
     press(&mut log, "enter");
-    assert!(
-        screen(&log, 80, 23)[22].contains("1 of 1"),
-        "capitals are meant"
-    );
+    assert!(screen(&log, 80, 23)[22].contains("1 of 1"), "capitals are meant");
     press(&mut log, "esc");
     assert_eq!(press(&mut log, "q"), LogReply::Close);
 }
@@ -370,15 +313,8 @@ fn memory_is_bounded_and_it_says_so() {
     feeder.out(&mut log, wide.as_bytes());
     assert!(log.lines.bytes() <= BYTES_MAX);
     let lines = screen(&log, 80, 23);
-    assert!(
-        lines[1].contains("235,000 lines, the first"),
-        "{}",
-        lines[1]
-    );
-    assert!(
-        lines[2].starts_with(" yyyy"),
-        "what it looked at is gone; it shows the oldest"
-    );
+    assert!(lines[1].contains("235,000 lines, the first"), "{}", lines[1]);
+    assert!(lines[2].starts_with(" yyyy"), "what it looked at is gone; it shows the oldest");
 }
 
 #[test]
@@ -401,12 +337,8 @@ fn a_line_of_a_million_characters_slows_nothing() {
 #[test]
 fn repeated_and_missing_pieces() {
     let (mut log, _) = counting(2);
-    let chunk = |seq, data: &[u8]| Chunk {
-        seq,
-        at: now(),
-        stream: Stream::Stdout,
-        data: data.to_vec(),
-    };
+    let chunk =
+        |seq, data: &[u8]| Chunk { seq, at: now(), stream: Stream::Stdout, data: data.to_vec() };
     log.push(vec![chunk(0, b"again\n"), chunk(5, b"later\n")]);
     let lines = screen(&log, 80, 23);
     assert_eq!(lines[4..6], [" … some output was not kept here", " later"]);
@@ -420,10 +352,7 @@ fn a_record_with_its_output_in_one_piece_is_shown() {
     done.end_time = Some(now());
     log.ended(done);
     let lines = screen(&log, 80, 23);
-    assert_eq!(
-        lines[2..5],
-        [" hello", " world", " ── succeeded after 12s ──"]
-    );
+    assert_eq!(lines[2..5], [" hello", " world", " ── succeeded after 12s ──"]);
     assert_eq!(
         press(&mut log, "y"),
         LogReply::Effects(vec![crate::effect::Effect::Copy(

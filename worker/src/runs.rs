@@ -1,0 +1,181 @@
+//! The book of this process's own runs: claimed, live, ended. Pure, so that what may be started,
+//! and what never twice, can be read and tested here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use carillon_core::id::{RunId, WorkerId};
+use carillon_core::run::{LiveRun, RunState};
+use tokio::sync::mpsc;
+
+use crate::execute::Order;
+use crate::supervise::ORDERS_BOUND;
+
+/// A run that this process started.
+struct Mine {
+    orders: mpsc::Sender<Order>,
+    /// The revision of its claim.
+    fence: i64,
+    lease: i64,
+    grace: Duration,
+}
+
+/// Every run that this process has claimed, and those that it must not start again.
+#[derive(Default)]
+pub(crate) struct Runs {
+    /// Claims that have not been answered yet.
+    pending: BTreeSet<RunId>,
+    live: HashMap<RunId, Mine>,
+    /// Ended runs whose end the watch has not shown yet, with the revision of their end: until
+    /// then the watch may still bring the claim.
+    ended: HashMap<RunId, i64>,
+}
+
+impl Runs {
+    /// A claim is sent.
+    pub fn claiming(&mut self, run: RunId) {
+        self.pending.insert(run);
+    }
+
+    /// A claim is answered, or given up.
+    pub fn answered(&mut self, run: RunId) {
+        self.pending.remove(&run);
+    }
+
+    /// How many runs are live or may become so.
+    pub fn load(&self) -> usize {
+        self.live.len() + self.pending.len()
+    }
+
+    /// How many runs are live.
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether this process runs it.
+    pub fn has(&self, run: RunId) -> bool {
+        self.live.contains_key(&run)
+    }
+
+    /// Begins a run, once: `None` if it was begun before.
+    pub fn begin(&mut self, live: &LiveRun) -> Option<mpsc::Receiver<Order>> {
+        if self.live.contains_key(&live.run) || self.ended.contains_key(&live.run) {
+            return None;
+        }
+        let (orders, to_run) = mpsc::channel(ORDERS_BOUND);
+        let grace = Duration::from_secs(live.value.grace_secs.into());
+        let mine = Mine { orders, fence: live.fence, lease: live.value.lease, grace };
+        self.live.insert(live.run, mine);
+        Some(to_run)
+    }
+
+    /// Ends a run. `revision` is that of its end in etcd, where it is known.
+    pub fn end(&mut self, run: RunId, revision: Option<i64>) {
+        self.live.remove(&run);
+        self.ended.insert(run, revision.unwrap_or(i64::MAX));
+    }
+
+    /// The watch has shown everything up to `revision`.
+    pub fn seen(&mut self, revision: i64) {
+        self.ended.retain(|_, end| *end > revision);
+    }
+
+    /// Whether a key is a claim of ours whose answer was lost: it stands under our lease, and this
+    /// process neither waits for the answer nor ever started it.
+    pub fn is_orphan(&self, live: &LiveRun, worker: &WorkerId, lease: i64) -> bool {
+        live.value.worker == *worker
+            && live.value.lease == lease
+            && live.value.state == RunState::Claimed
+            && !self.pending.contains(&live.run)
+            && !self.live.contains_key(&live.run)
+            && !self.ended.contains_key(&live.run)
+    }
+
+    /// Whether somebody else settled the run: its key is gone in a state that is newer than its
+    /// claim.
+    pub fn is_settled_by_others(&self, run: RunId, revision: i64) -> bool {
+        self.live.get(&run).is_some_and(|mine| revision >= mine.fence)
+    }
+
+    /// Gives a run an order; a run that does not listen any more has ended.
+    pub fn order(&self, run: RunId, order: Order) {
+        if let Some(mine) = self.live.get(&run) {
+            // A full channel holds a kill already.
+            mine.orders.try_send(order).ok();
+        }
+    }
+
+    /// Ends all runs, or those that were not claimed under the lease `except`.
+    pub fn abandon(&self, reason: &str, except: Option<i64>) {
+        for mine in self.live.values().filter(|mine| except != Some(mine.lease)) {
+            mine.orders.try_send(Order::Abandon { reason: reason.to_owned() }).ok();
+        }
+    }
+
+    /// The longest grace period of a live run.
+    pub fn longest_grace(&self) -> Duration {
+        self.live.values().map(|mine| mine.grace).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carillon_core::id::JobName;
+    use carillon_core::run::{Running, Trigger};
+    use chrono::Utc;
+
+    fn claimed(fence: i64) -> (LiveRun, WorkerId) {
+        let worker = WorkerId::new("w").unwrap();
+        let value = Running {
+            worker: worker.clone(),
+            lease: 7,
+            slot: None,
+            attempt: 1,
+            trigger: Trigger::Schedule,
+            pid: None,
+            state: RunState::Claimed,
+            since: Utc::now(),
+            spawn_before: Utc::now(),
+            grace_secs: 10,
+            job_revision: 1,
+        };
+        let job = JobName::new("j").unwrap();
+        (LiveRun { job, run: RunId::new(Utc::now()), fence, value }, worker)
+    }
+
+    #[test]
+    fn only_a_claim_that_was_never_begun_is_an_orphan() {
+        let (live, me) = claimed(5);
+        let mut runs = Runs::default();
+        assert!(runs.is_orphan(&live, &me, 7));
+        assert!(!runs.is_orphan(&live, &me, 8), "another lease");
+        runs.claiming(live.run);
+        assert!(!runs.is_orphan(&live, &me, 7), "its answer is awaited");
+        runs.answered(live.run);
+        let orders = runs.begin(&live);
+        assert!(orders.is_some() && runs.begin(&live).is_none());
+        assert!(!runs.is_orphan(&live, &me, 7));
+    }
+
+    #[test]
+    fn a_short_run_is_not_begun_again_when_the_watch_brings_its_claim_late() {
+        let (live, me) = claimed(5);
+        let mut runs = Runs::default();
+        let _orders = runs.begin(&live);
+        runs.end(live.run, Some(6));
+        runs.seen(5);
+        assert!(!runs.is_orphan(&live, &me, 7) && runs.begin(&live).is_none());
+        runs.seen(6);
+        assert!(runs.ended.is_empty(), "nothing is kept for ever");
+    }
+
+    #[test]
+    fn a_list_from_before_the_claim_does_not_settle_the_run() {
+        let (live, _) = claimed(5);
+        let mut runs = Runs::default();
+        let _orders = runs.begin(&live);
+        assert!(!runs.is_settled_by_others(live.run, 4));
+        assert!(runs.is_settled_by_others(live.run, 6));
+    }
+}
