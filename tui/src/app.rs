@@ -1,5 +1,5 @@
 //! The loop: waits for a signal, the terminal, the backend or the next second; lets
-//! [`update`](crate::update::update) change the model; hands admitted effects on; draws when
+//! [`update`] change the model; hands admitted effects on; draws when
 //! something changed. The only part of the console that reads the clock.
 
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// The longest line that is taken, in characters: more is a paste gone astray.
-const LONGEST: usize = 400;
+const LONGEST: usize = 4_096;
 
 /// A line that is being typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
