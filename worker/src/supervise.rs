@@ -111,7 +111,11 @@ impl Supervisor {
             let expire_at = record.expire_at;
             self.send(Report::Output { run: live.run, chunks: rest, expire_at }).await;
         }
-        record.outcome = finished.outcome;
+        // Ended by the worker itself for want of its lease, the run is lost, as it is when another
+        // worker settles it.
+        let unleased = self.standing.borrow().lease != live.value.lease;
+        let abandoned = finished.outcome == Outcome::Killed && finished.killed_by.is_none();
+        record.outcome = if unleased && abandoned { Outcome::Lost } else { finished.outcome };
         record.err = finished.err;
         record.exit_code = finished.exit_code;
         record.signal = finished.signal;

@@ -17,10 +17,10 @@ use crate::theme::Role;
 
 const COLUMNS: [Column<JobColumn>; 9] = [
     column(JobColumn::State, "STATE", 10, 12, 1),
-    column(JobColumn::Name, "NAME", 14, 36, 0),
-    column(JobColumn::Schedule, "SCHEDULE", 11, 22, 3),
+    column(JobColumn::Name, "NAME", 14, 36, 0).usually(16),
+    column(JobColumn::Schedule, "SCHEDULE", 11, 22, 3).usually(17),
     column(JobColumn::Next, "NEXT", 7, 7, 2),
-    column(JobColumn::At, "AT", 18, 20, 7),
+    column(JobColumn::At, "AT", 18, 20, 7).usually(20),
     column(JobColumn::Last, "LAST", 13, 14, 4),
     number(JobColumn::Took, "TOOK", 6, 7, 5),
     column(JobColumn::Strip, "LAST 20", 20, 20, 6),

@@ -13,6 +13,9 @@ use crate::model::{Model, View};
 use crate::text;
 use crate::theme::Role;
 
+/// The columns that the names of the views take.
+const TABS_WIDTH: u16 = 54;
+
 /// Draws the first line: the views and how many rows this one has.
 pub fn tabs(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let theme = &model.theme;
@@ -30,10 +33,13 @@ pub fn tabs(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         spans.push(Span::styled(name, style));
     }
     frame.render_widget(Line::from(spans), area);
-    let count = Line::styled(count(model), theme.get(Role::Dim)).right_aligned();
-    let left = area.width.saturating_sub(54);
-    let right = Rect { x: area.right() - left, width: left, ..area };
-    frame.render_widget(count, right);
+    let count = count(model);
+    let left = area.width.saturating_sub(TABS_WIDTH);
+    if text::width(&count) < usize::from(left) {
+        let right = Rect { x: area.right() - left, width: left, ..area };
+        let count = Line::styled(count, theme.get(Role::Dim)).right_aligned();
+        frame.render_widget(count, right);
+    }
 }
 
 fn count(model: &Model) -> String {

@@ -17,6 +17,8 @@ pub struct Column<C> {
     pub title: &'static str,
     /// The narrowest that is useful, in columns of the terminal.
     pub min: u16,
+    /// What its content usually needs: given before a column that is merely nice to have gets any.
+    pub usual: u16,
     /// The widest that is useful.
     pub max: u16,
     /// The order in which columns get room: 0 is never dropped.
@@ -27,12 +29,22 @@ pub struct Column<C> {
 
 /// Shorthand for a column.
 pub const fn column<C>(id: C, title: &'static str, min: u16, max: u16, rank: u8) -> Column<C> {
-    Column { id, title, min, max, rank, right: false }
+    Column { id, title, min, usual: min, max, rank, right: false }
 }
 
 /// The same, set flush right.
 pub const fn number<C>(id: C, title: &'static str, min: u16, max: u16, rank: u8) -> Column<C> {
-    Column { id, title, min, max, rank, right: true }
+    Column { id, title, min, usual: min, max, rank, right: true }
+}
+
+/// From this rank on a column is merely nice to have.
+const NICE: u8 = 6;
+
+impl<C: Copy> Column<C> {
+    /// The same column, whose content usually needs `usual`.
+    pub const fn usually(self, usual: u16) -> Self {
+        Self { usual, ..self }
+    }
 }
 
 /// Which columns fit into `width`, and how wide each is, in their order on the screen.
@@ -41,20 +53,30 @@ pub fn fit<C: Copy>(columns: &[Column<C>], width: u16) -> Vec<(Column<C>, u16)> 
     ranked.sort_by_key(|i| columns.get(*i).map(|c| c.rank));
     let mut left = width;
     let mut widths: Vec<Option<u16>> = vec![None; columns.len()];
+    let mut wanted = 0;
     for &i in &ranked {
         let Some(column) = columns.get(i) else {
             continue;
         };
         let gap = u16::from(left < width);
-        if column.min + gap > left {
+        let reserved = if column.rank < NICE { 0 } else { wanted };
+        if column.min + gap + reserved > left {
             if column.rank > 0 {
                 break;
             }
             continue;
         }
         left -= column.min + gap;
+        wanted += column.usual - column.min;
         if let Some(slot) = widths.get_mut(i) {
             *slot = Some(column.min);
+        }
+    }
+    for &i in &ranked {
+        if let (Some(column), Some(Some(slot))) = (columns.get(i), widths.get_mut(i)) {
+            let more = (column.usual - *slot).min(left);
+            *slot += more;
+            left -= more;
         }
     }
     // What is left goes round, so that no column takes all of it.
