@@ -412,14 +412,15 @@ impl Claims {
         self.plain(txn, Refusal::NotTheRun).await
     }
 
-    /// Asks a worker to take nothing new, or withdraws that.
+    /// Asks a worker to take nothing new, or withdraws that; returns the revision.
     ///
     /// # Errors
     /// When etcd does not answer or refuses.
-    pub async fn request_drain(&self, worker: &WorkerId, on: bool) -> Result<(), EtcdError> {
+    pub async fn request_drain(&self, worker: &WorkerId, on: bool) -> Result<i64, EtcdError> {
         let key = self.keys().drain(worker);
         let op = if on { TxnOp::put(key, "", None) } else { delete(key) };
-        self.etcd.txn(Txn::new().and_then([op])).await.map(drop)
+        let answer = self.etcd.txn(Txn::new().and_then([op])).await?;
+        Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
     /// Registers a worker under `lease`, if its name is free or already under this lease.

@@ -435,6 +435,11 @@ impl Follower {
             let endpoints = &self.etcd.endpoints;
             return Some(End::Broken(format!("etcd {endpoints}: a member lags behind")));
         }
+        if answer.created() {
+            // Nothing changed, and the reader knows that it is in touch again.
+            let open = Feed::Changes { revision: from - 1, items: Vec::new() };
+            return self.sender.send(open).await.is_err().then_some(End::ReceiverGone);
+        }
         let items: Vec<Item> = answer.events().iter().filter_map(event).collect();
         let last = items.last()?.mod_revision;
         if self.sender.send(Feed::Changes { revision: last, items }).await.is_err() {

@@ -14,7 +14,7 @@ use crossterm::event::EventStream;
 use futures::StreamExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::effect::Effect;
 use crate::gate::{Admitted, admit};
@@ -89,6 +89,9 @@ pub async fn run(
     app.run(signals, hangup).await
 }
 
+/// How long leaving may take for the sake of writes that are under way.
+const LAST_WRITES: Duration = Duration::from_secs(6);
+
 struct App {
     model: Model,
     tty: Tty,
@@ -154,6 +157,19 @@ impl App {
             if !terminal::is_taken() {
                 bail!("an internal error ended the console; see above");
             }
+        }
+        let Self { tty, effects, outbox, mut messages, .. } = self;
+        // The operator has the shell back while what was asked for is finished.
+        drop(tty);
+        let finished = async {
+            for effect in outbox {
+                effects.send(effect).await.ok();
+            }
+            drop(effects);
+            while messages.recv().await.is_some() {}
+        };
+        if timeout(LAST_WRITES, finished).await.is_err() {
+            bail!("a store does not answer: what was asked for last may not have been done");
         }
         Ok(())
     }

@@ -10,14 +10,15 @@ use carillon_core::jobs::{Expected as Stored, SaveError};
 use carillon_core::records::{HistoryFilter as Wanted, RecordsError, TailEvent};
 use carillon_core::run::RunRecord;
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::effect::{Effect, Expected, HistoryFilter, SaveJob, Ticket};
 use crate::gate::Admitted;
 use crate::msg::{ActError, Health, LogPart, Msg, Page, Store};
-use crate::operator::{Done, Operator, OperatorError};
+use crate::operator::{Operator, OperatorError};
 
 /// Effects between the loop and the backend: an operator's keys, which come slowly.
 const EFFECTS_BOUND: usize = 64;
@@ -42,7 +43,13 @@ pub fn start(operator: Operator, messages: mpsc::Sender<Msg>) -> mpsc::Sender<Ad
             tokio::spawn(watch_mongo(operator.clone(), messages.clone())),
             tokio::spawn(follow_records(operator.clone(), messages.clone())),
         ];
-        let backend = Backend { operator, messages, logs: HashMap::new() };
+        let backend = Backend {
+            operator,
+            messages,
+            logs: HashMap::new(),
+            reads: JoinSet::new(),
+            writes: JoinSet::new(),
+        };
         backend.serve(effects).await;
         for watcher in watchers {
             watcher.abort();
@@ -55,28 +62,43 @@ struct Backend {
     operator: Operator,
     messages: mpsc::Sender<Msg>,
     logs: HashMap<RunId, AbortHandle>,
+    /// Questions under way: nobody needs their answers once the console is left.
+    reads: JoinSet<()>,
+    /// Writes under way: the console is not left before they have ended.
+    writes: JoinSet<()>,
 }
 
 impl Backend {
     async fn serve(mut self, mut effects: mpsc::Receiver<Admitted>) {
-        while let Some(effect) = effects.recv().await {
-            self.carry_out(effect.into_effect());
+        loop {
+            tokio::select! {
+                effect = effects.recv() => match effect {
+                    Some(admitted) => self.carry_out(admitted.into_effect()),
+                    None => break,
+                },
+                Some(_) = self.reads.join_next() => {}
+                Some(_) = self.writes.join_next() => {}
+            }
         }
         for log in self.logs.into_values() {
             log.abort();
         }
+        while self.writes.join_next().await.is_some() {}
     }
 
     fn carry_out(&mut self, effect: Effect) {
         let action = effect.describe();
-        let operator = self.operator.clone();
+        let (operator, messages) = (self.operator.clone(), self.messages.clone());
+        let now = Utc::now();
         match effect {
-            Effect::LoadHistory { generation, filter, before, limit } => self.answer(async move {
-                let result = load_history(&operator, filter, before, limit).await;
-                Msg::History { generation, result }
-            }),
+            Effect::LoadHistory { generation, filter, before, limit } => {
+                self.reads.spawn(async move {
+                    let result = load_history(&operator, filter, before, limit).await;
+                    messages.send(Msg::History { generation, result }).await.ok();
+                });
+            }
             Effect::OpenLog { run, .. } => {
-                let task = tokio::spawn(follow_log(operator, run, self.messages.clone()));
+                let task = tokio::spawn(follow_log(operator, run, messages));
                 if let Some(before) = self.logs.insert(run, task.abort_handle()) {
                     before.abort();
                 }
@@ -87,36 +109,46 @@ impl Backend {
                 }
             }
             Effect::SaveJob { ticket, save } => {
-                self.answer(async move { save_job(&operator, ticket, save).await });
+                self.writes
+                    .spawn(async move { save_job(&operator, ticket, save, &messages).await });
             }
-            Effect::DeleteJobs(jobs) => self.act(action, async move {
-                let mut notes = Notes::default();
-                for (name, revision) in &jobs {
-                    notes.take(operator.delete(name, *revision, Utc::now()).await?);
-                }
-                Ok(notes.say(&names(jobs.iter().map(|(name, _)| name), "deleted")))
-            }),
-            Effect::RunNow(jobs) => self.act(action, async move {
-                let mut notes = Notes::default();
-                for name in &jobs {
-                    notes.take(operator.run_now(name, Utc::now()).await?);
-                }
-                Ok(notes.say(&names(jobs.iter(), "asked to run")))
-            }),
-            Effect::Kill(runs) => self.act(action, async move {
-                let mut notes = Notes::default();
-                for (job, run) in &runs {
-                    match operator.kill(job, *run, Utc::now()).await {
-                        Err(OperatorError::NotLive(_)) => {}
-                        done => notes.take(done?),
+            Effect::DeleteJobs(jobs) => {
+                self.act(action, "deleted", jobs, move |(name, revision)| {
+                    let operator = operator.clone();
+                    async move {
+                        let done = operator.delete(&name, revision, now).await;
+                        (name.to_string(), done.map(|done| done.untraced))
                     }
+                });
+            }
+            Effect::RunNow(jobs) => self.act(action, "asked to run", jobs, move |name| {
+                let operator = operator.clone();
+                async move {
+                    let done = operator.run_now(&name, now).await;
+                    (name.to_string(), done.map(|done| done.untraced))
                 }
-                Ok(notes.say(&names(runs.iter().map(|(job, _)| job), "asked to end")))
             }),
-            Effect::Drain { worker, on } => self.act(action, async move {
-                operator.drain(&worker, on).await?;
-                Ok(format!("{worker} {}", if on { "drains" } else { "takes runs again" }))
+            Effect::Kill(runs) => self.act(action, "asked to end", runs, move |(job, run)| {
+                let operator = operator.clone();
+                async move {
+                    let done = match operator.kill(&job, run, now).await {
+                        // It has ended, which is what was wanted.
+                        Err(OperatorError::NotLive(_)) => Ok(None),
+                        done => done.map(|done| done.untraced),
+                    };
+                    (job.to_string(), done)
+                }
             }),
+            Effect::Drain { worker, on } => {
+                let what = if on { "drains" } else { "takes runs again" };
+                self.act(action, what, vec![worker], move |worker| {
+                    let operator = operator.clone();
+                    async move {
+                        let done = operator.drain(&worker, on, now).await;
+                        (worker.to_string(), done.map(|done| done.untraced))
+                    }
+                });
+            }
             // The loop's own: they need the terminal, not a store.
             Effect::LoadTheme(_)
             | Effect::Copy(_)
@@ -126,42 +158,55 @@ impl Backend {
         }
     }
 
-    fn answer(&self, work: impl Future<Output = Msg> + Send + 'static) {
-        let messages = self.messages.clone();
-        tokio::spawn(async move { messages.send(work.await).await });
-    }
-
-    fn act(
-        &self,
+    /// Does one thing to each target, all at once, and reports on all of them together.
+    fn act<T, F>(
+        &mut self,
         action: String,
-        work: impl Future<Output = Result<String, OperatorError>> + Send + 'static,
-    ) {
-        self.answer(async move { Msg::Acted { action, result: work.await.map_err(act_error) } });
+        what: &'static str,
+        targets: Vec<T>,
+        each: impl Fn(T) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = (String, Result<Option<String>, OperatorError>)> + Send + 'static,
+    {
+        let messages = self.messages.clone();
+        let work = join_all(targets.into_iter().map(each));
+        self.writes.spawn(async move {
+            let result = summary(what, work.await);
+            messages.send(Msg::Acted { action, result }).await.ok();
+        });
     }
 }
 
-/// Collects what several writes have to say besides their success.
-#[derive(Default)]
-struct Notes(Option<String>);
-
-impl Notes {
-    fn take<T>(&mut self, done: Done<T>) {
-        self.0 = done.untraced.or(self.0.take());
-    }
-
-    fn say(self, what: &str) -> String {
-        match self.0 {
-            Some(why) => format!("{what}, but not in the audit trail: {why}"),
-            None => what.to_owned(),
+/// What to say of what was done to several targets.
+fn summary(
+    what: &str,
+    results: Vec<(String, Result<Option<String>, OperatorError>)>,
+) -> Result<String, ActError> {
+    let several = results.len() > 1;
+    let (mut done, mut untraced, mut failed) = (Vec::new(), None, Vec::new());
+    for (name, result) in results {
+        match result {
+            Ok(why) => {
+                untraced = why.or(untraced);
+                done.push(name);
+            }
+            Err(e) => failed.push((name, e)),
         }
     }
-}
-
-fn names<'a>(jobs: impl ExactSizeIterator<Item = &'a JobName>, what: &str) -> String {
-    let n = jobs.len();
-    match jobs.last() {
-        Some(only) if n == 1 => format!("{only} {what}"),
-        _ => format!("{n} {what}"),
+    let succeeded = match done.as_slice() {
+        [only] => format!("{only} {what}"),
+        all => format!("{} {what}", all.len()),
+    };
+    match (failed.len(), failed.pop()) {
+        (_, None) => Ok(match untraced {
+            Some(why) => format!("{succeeded}, but not in the audit trail: {why}"),
+            None => succeeded,
+        }),
+        (_, Some((_, e))) if !several => Err(act_error(e)),
+        (n, Some((name, e))) => {
+            Err(ActError::Refused(format!("{succeeded}, {n} not; {name}: {e}")))
+        }
     }
 }
 
@@ -181,7 +226,12 @@ fn act_error(e: OperatorError) -> ActError {
     }
 }
 
-async fn save_job(operator: &Operator, ticket: Ticket, save: SaveJob) -> Msg {
+async fn save_job(
+    operator: &Operator,
+    ticket: Ticket,
+    save: SaveJob,
+    messages: &mpsc::Sender<Msg>,
+) {
     let SaveJob { job, expected, what } = save;
     let name = job.name.clone();
     let stored = match expected {
@@ -189,9 +239,15 @@ async fn save_job(operator: &Operator, ticket: Ticket, save: SaveJob) -> Msg {
         Expected::Revision(revision) => Stored::Revision(revision),
     };
     let saved = operator.save(*job, stored, what.verb(), Utc::now()).await;
-    // A write without its trace is still a write; the next record that fails to appear shows why.
-    let result = saved.map(|done| done.value).map_err(act_error);
-    Msg::Saved { ticket, job: name, what, result }
+    let (result, untraced) = match saved {
+        Ok(done) => (Ok(done.value), done.untraced),
+        Err(e) => (Err(act_error(e)), None),
+    };
+    messages.send(Msg::Saved { ticket, job: name.clone(), what, result }).await.ok();
+    if let Some(why) = untraced {
+        let action = format!("write {name} into the audit trail");
+        messages.send(Msg::Acted { action, result: Err(ActError::Refused(why)) }).await.ok();
+    }
 }
 
 async fn load_history(
@@ -323,5 +379,23 @@ async fn follow_records(operator: Operator, messages: mpsc::Sender<Msg>) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_to_each_target_is_told() {
+        let missing = || OperatorError::NoSuchJob(JobName::new("b").unwrap());
+        let one = |result| summary("deleted", vec![("a".to_owned(), result)]);
+        assert!(one(Ok(None)).is_ok_and(|said| said == "a deleted"));
+        assert!(
+            matches!(one(Err(missing())), Err(ActError::Refused(e)) if e == "there is no job b")
+        );
+        let two = vec![("a".to_owned(), Ok(None)), ("b".to_owned(), Err(missing()))];
+        let Err(ActError::Refused(said)) = summary("deleted", two) else { panic!() };
+        assert_eq!(said, "a deleted, 1 not; b: there is no job b");
     }
 }

@@ -27,7 +27,7 @@ pub enum Conflict {
         place: &'static str,
     },
     /// Not a command.
-    #[error("`{0}` is not a command; `carillon keys` lists them")]
+    #[error("`{0}` is not a command; `?` in the console lists them")]
     UnknownCommand(String),
     /// Not a chord.
     #[error("{command}: {message}")]

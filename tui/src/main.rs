@@ -33,8 +33,8 @@ struct Arguments {
     /// Configuration file [default: $XDG_CONFIG_HOME/carillon/config.toml]
     #[arg(long, value_name = "FILE", env = "CARILLON_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// Show the console without anything that changes the fleet
-    #[arg(long)]
+    /// Refuse everything that changes the fleet, in the console and in commands
+    #[arg(long, global = true)]
     read_only: bool,
     /// The console's theme
     #[arg(long, env = "CARILLON_THEME")]
@@ -73,6 +73,9 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let result = match arguments.command {
+        Some(command) if arguments.read_only && command.writes() => {
+            Err(Failure::Failed("--read-only refuses a command that changes the fleet".to_owned()))
+        }
         Some(command) => runtime.block_on(cli::execute(command, &connection, who, &config, &state)),
         None => {
             if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {

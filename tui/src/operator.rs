@@ -150,9 +150,13 @@ impl Operator {
             Expected::Absent => None,
             Expected::Revision(_) => self.jobs.get(&checked.name).await?.map(|entry| entry.raw),
         };
-        let revision = self.jobs.save(&job, expected).await?;
+        let revision = match self.jobs.save(&job, expected).await {
+            // The answer to an earlier save of the same was lost: it was carried out.
+            Err(SaveError::Conflict(Some(theirs))) if is_same(&theirs, &job) => theirs.mod_revision,
+            saved => saved?,
+        };
         let after = Some(job.to_json());
-        let untraced = self.trace(&checked.name, what, before, after, revision, now).await;
+        let untraced = self.trace(checked.name.as_str(), what, before, after, revision, now).await;
         Ok(Done { value: revision, untraced })
     }
 
@@ -193,7 +197,7 @@ impl Operator {
     ) -> Result<Done<i64>, OperatorError> {
         let before = self.jobs.get(name).await?.map(|entry| entry.raw);
         let revision = self.jobs.delete(name, revision).await?;
-        let untraced = self.trace(name, "delete", before, None, revision, now).await;
+        let untraced = self.trace(name.as_str(), "delete", before, None, revision, now).await;
         Ok(Done { value: revision, untraced })
     }
 
@@ -231,7 +235,7 @@ impl Operator {
         })?;
         match answer {
             Answer::Done(revision) => {
-                let untraced = self.trace(name, "run", None, None, revision, now).await;
+                let untraced = self.trace(name.as_str(), "run", None, None, revision, now).await;
                 Ok(Done { value: id, untraced })
             }
             Answer::Refused(_) => Err(OperatorError::NoSuchJob(name.clone())),
@@ -251,8 +255,9 @@ impl Operator {
         let request = KillRequest { grace_secs: None, by: self.who.to_string(), at: now };
         match self.claims.request_kill(job, run, &request).await? {
             Answer::Done(revision) => {
-                let untraced =
-                    self.trace(job, &format!("kill {run}"), None, None, revision, now).await;
+                let untraced = self
+                    .trace(job.as_str(), &format!("kill {run}"), None, None, revision, now)
+                    .await;
                 Ok(Done { value: revision, untraced })
             }
             Answer::Refused(_) => Err(OperatorError::NotLive(run)),
@@ -263,14 +268,22 @@ impl Operator {
     ///
     /// # Errors
     /// When etcd fails.
-    pub async fn drain(&self, worker: &WorkerId, on: bool) -> Result<(), OperatorError> {
-        Ok(self.claims.request_drain(worker, on).await?)
+    pub async fn drain(
+        &self,
+        worker: &WorkerId,
+        on: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Done<()>, OperatorError> {
+        let revision = self.claims.request_drain(worker, on).await?;
+        let what = format!("{} {worker}", if on { "drain" } else { "undrain" });
+        let untraced = self.trace("", &what, None, None, revision, now).await;
+        Ok(Done { value: (), untraced })
     }
 
     /// Leaves a document in the audit trail; returns why there is none.
     async fn trace(
         &self,
-        job: &JobName,
+        job: &str,
         what: &str,
         before: Option<Vec<u8>>,
         after: Option<String>,
@@ -290,6 +303,13 @@ impl Operator {
         };
         self.records.record_change(&change).await.err().map(|e| e.to_string())
     }
+}
+
+/// Whether two writes of a job differ in nothing but their date.
+pub fn is_same(stored: &JobEntry, job: &Job) -> bool {
+    let without_date = |job: &Job| Job { updated_at: None, ..job.clone() };
+    stored.misnamed().is_none()
+        && stored.job().is_some_and(|stored| without_date(stored) == without_date(job))
 }
 
 /// The live runs of one job, oldest first, read now.

@@ -84,7 +84,7 @@ pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {
         }
         Msg::Health { store, health } => {
             let back = health.up && model.connection.of(store).is_stale();
-            model.connection.of(store).health = Some(health);
+            model.connection.of(store).measured(health);
             model.dirty = true;
             // What could not be read while the store was away is asked for again.
             if back && store == Store::Mongo && model.history.error.is_some() {
@@ -118,6 +118,7 @@ fn fleet(model: &mut Model, feed: &Feed) {
             return;
         }
         Feed::Snapshot { .. } | Feed::Changes { .. } => {
+            model.dirty |= model.connection.etcd.is_stale();
             model.connection.etcd.delivered(now);
             model.dirty |= !touched.is_empty() || model.replica.revision != before || !model.synced;
             model.synced = true;

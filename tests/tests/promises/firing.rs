@@ -1,8 +1,5 @@
 //! A job fires at its time, once in the fleet, and its record says so.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use carillon_core::id::Slot;
 use carillon_core::run::Outcome;
 use chrono::TimeDelta;
@@ -50,12 +47,15 @@ async fn three_workers_run_every_second_of_a_minute_exactly_once() {
         file.display()
     );
     scene.put("tick", &json);
-    tokio::time::sleep(Duration::from_secs(SECONDS as u64)).await;
-    let lines = eventually("a minute of slots", || async {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        (text.lines().count() >= SECONDS).then_some(text)
-    })
-    .await;
+    let mut lines = String::new();
+    while lines.lines().count() < SECONDS {
+        let known = lines.lines().count();
+        lines = eventually("another slot", || async {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            (text.lines().count() > known).then_some(text)
+        })
+        .await;
+    }
     let mut slots: Vec<Slot> =
         lines.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
     slots.sort();
@@ -63,8 +63,6 @@ async fn three_workers_run_every_second_of_a_minute_exactly_once() {
         let step = pair[1].instant() - pair[0].instant();
         assert_eq!(step, TimeDelta::seconds(1), "{} then {}", pair[0], pair[1]);
     }
-    let workers: BTreeSet<&str> = lines.lines().filter_map(|l| l.split(' ').nth(1)).collect();
-    assert!(!workers.is_empty(), "{workers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

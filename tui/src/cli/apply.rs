@@ -10,7 +10,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{Failure, Format, print, replica, told};
-use crate::operator::Operator;
+use crate::operator::{Operator, is_same};
 
 /// The largest file that is read, in bytes: far more than etcd's default quota holds as jobs.
 const FILE_MAX_BYTES: u64 = 256 << 20;
@@ -127,9 +127,7 @@ fn plan(stored: Option<&JobEntry>, checked: Checked) -> Plan {
     let Some(entry) = stored else {
         return Plan { checked, verb: "create", expected: Expected::Absent };
     };
-    let without_date = |job: &Job| Job { updated_at: None, ..job.clone() };
-    let same = entry.misnamed().is_none()
-        && entry.job().is_some_and(|job| without_date(job) == without_date(&checked.job));
+    let same = is_same(entry, &checked.job);
     let verb = if same { "unchanged" } else { "edit" };
     Plan { checked, verb, expected: Expected::Revision(entry.mod_revision) }
 }

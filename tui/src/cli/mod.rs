@@ -153,6 +153,27 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it changes something in the fleet.
+    pub fn writes(&self) -> bool {
+        match self {
+            Self::Apply { dry_run, .. } => !dry_run,
+            Self::Delete { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Run { .. }
+            | Self::Kill { .. } => true,
+            Self::Jobs { .. }
+            | Self::Get { .. }
+            | Self::History { .. }
+            | Self::Logs { .. }
+            | Self::Workers { .. }
+            | Self::Next { .. }
+            | Self::Info { .. } => false,
+        }
+    }
+}
+
 /// How records are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 pub struct FormatArgument {

@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use carillon_core::id::is_deceptive;
 use serde::Serialize;
 
 use super::Failure;
@@ -39,7 +40,21 @@ pub(super) fn table<const N: usize>(
 /// Prints one JSON value, indented.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(e.to_string()))?;
-    line(&text)
+    line(&escape(&text))
+}
+
+/// The same JSON without raw characters that a terminal obeys: serde escapes only those below
+/// U+0020. Outside strings there are none but line ends.
+fn escape(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && (c.is_control() || is_deceptive(c)) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Prints one line.
@@ -55,7 +70,11 @@ pub(super) fn clean_line(untrusted: &str) -> Result<(), Failure> {
 /// Tells something on standard error.
 pub(super) fn note(message: &str) {
     // Where standard error is closed there is nobody to tell.
-    writeln!(std::io::stderr().lock(), "carillon: {}", text::clean(message)).ok();
+    let mut lead = "carillon: ";
+    for line in message.lines() {
+        writeln!(std::io::stderr().lock(), "{lead}{}", text::clean(line)).ok();
+        lead = "";
+    }
 }
 
 /// One line of output with its colours; everything else that is not text is made visible.
@@ -123,6 +142,15 @@ impl OutputSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_a_terminal_obeys() {
+        let text = serde_json::to_string("a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}é").unwrap();
+        let safe = escape(&text);
+        assert_eq!(safe, r#""a\u001b[2J\u009b2J\u007f\u202eé""#);
+        let back: String = serde_json::from_str(&safe).unwrap();
+        assert_eq!(back, "a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}é");
+    }
 
     #[test]
     fn colours_are_kept_and_nothing_else_is_obeyed() {

@@ -13,17 +13,20 @@ pub struct Link {
     pub health: Option<Health>,
     /// When it last delivered anything.
     pub heard: Option<DateTime<Utc>>,
+    /// Whether what it delivers by itself has stopped: it may answer a question all the same.
+    torn: bool,
 }
 
 impl Link {
     /// Nothing known yet.
     pub fn new(place: &str) -> Self {
-        Self { place: place.to_owned(), health: None, heard: None }
+        Self { place: place.to_owned(), health: None, heard: None, torn: false }
     }
 
     /// It delivered.
     pub fn delivered(&mut self, now: DateTime<Utc>) {
         self.heard = Some(now);
+        self.torn = false;
         match &mut self.health {
             Some(health) if health.up => {}
             health => {
@@ -40,6 +43,15 @@ impl Link {
             _ => now,
         };
         self.health = Some(Health { up: false, rtt: None, since, detail: reason.to_owned() });
+        self.torn = true;
+    }
+
+    /// Its pulse was taken. One that answers is still away while it delivers nothing: what is shown
+    /// may be out of date.
+    pub fn measured(&mut self, health: Health) {
+        if !(self.torn && health.up) {
+            self.health = Some(health);
+        }
     }
 
     /// Whether it was there and is away: what is shown of it may be out of date.

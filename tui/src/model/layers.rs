@@ -65,7 +65,7 @@ pub struct Palette {
 
 impl Palette {
     /// The commands that fit what is typed, best first: those whose name begins with it, then
-    /// those whose name contains it, then those whose help does.
+    /// those whose name contains it. Not those whose help does: what runs must be what was typed.
     pub fn choices(&self, place: Context, read_only: bool) -> Vec<&'static Spec> {
         let word = self.input.text().split_whitespace().next().unwrap_or("");
         let word = word.to_lowercase();
@@ -73,7 +73,6 @@ impl Palette {
             () if spec.name == word => Some(0),
             () if spec.name.starts_with(&word) => Some(1),
             () if spec.name.contains(&word) => Some(2),
-            () if spec.help.contains(&word) => Some(3),
             () => None,
         };
         let offered = TABLE.iter().filter(|spec| {

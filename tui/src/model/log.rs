@@ -160,7 +160,7 @@ impl LogView {
 
     /// Takes output. Pieces that came before are ignored, so a tail may begin anew.
     pub fn push(&mut self, chunks: Vec<Chunk>) {
-        if self.state == State::Waiting {
+        if self.state != State::Ended {
             self.state = State::Live;
         }
         for chunk in chunks {

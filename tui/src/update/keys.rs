@@ -105,6 +105,8 @@ pub fn key(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
 
 /// Takes pasted text: it is text, never keys.
 pub fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
+    // Terminals send the line ends of a paste as carriage returns.
+    let text = &text.replace("\r\n", "\n").replace('\r', "\n");
     let ctx = editor_context(model);
     let filtered = match model.layers.last_mut() {
         Some(Layer::Editor { editor, .. }) => {
