@@ -83,7 +83,7 @@ pub struct HistoryFilter {
     pub outcome: Option<Outcome>,
     /// Of one worker.
     pub worker: Option<String>,
-    /// With this text in the job's name, the reason or the kept output.
+    /// With this text in the job's name, the reason, the kept output or the worker.
     pub text: Option<String>,
 }
 
@@ -377,7 +377,7 @@ impl Records {
         let mut alternatives = Vec::new();
         if let Some(text) = &filter.text {
             let pattern = doc! {"$regex": escape(text), "$options": "i"};
-            let fields = ["jobName", "err", "output"];
+            let fields = ["jobName", "err", "output", "worker"];
             alternatives.push(fields.map(|field| doc! {field: pattern.clone()}).to_vec());
         }
         if let Some((start, id)) = before {

@@ -68,6 +68,10 @@ pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {
         }
         Msg::History { generation, result } => {
             history(model, generation, result);
+            if model.history.must_go_on() {
+                let generation = model.number();
+                return model.history.next_page(generation).into_iter().collect();
+            }
             Vec::new()
         }
         Msg::Log { run, part } => {

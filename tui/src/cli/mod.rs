@@ -108,7 +108,7 @@ pub enum Command {
         /// Only of this worker
         #[arg(long)]
         worker: Option<String>,
-        /// Only with this text in the job's name, the reason or the kept output
+        /// Only with this text in the job's name, the reason, the kept output or the worker
         #[arg(long)]
         text: Option<String>,
         /// How many

@@ -71,7 +71,7 @@ impl Filter {
             let found = match &term.ask {
                 Ask::Text(text) => subject.contains(text),
                 Ask::Label(key, value) => subject.has_label(key, value.as_deref()),
-                Ask::Field(field, value) => subject.field_is(field, value),
+                Ask::Field(field, value) => subject.field_is(field, &value.to_lowercase()),
             };
             found != term.inverse
         })
@@ -92,7 +92,8 @@ fn term(word: &str) -> Option<Term> {
         },
         Some((field, value)) if !value.is_empty() => {
             match FIELDS.into_iter().find(|f| *f == field) {
-                Some(field) => Ask::Field(field, value.to_owned()),
+                // As it was typed: the store compares exactly.
+                Some(field) => Ask::Field(field, word.chars().skip(field.len() + 1).collect()),
                 None => Ask::Text(lower),
             }
         }

@@ -17,6 +17,9 @@ pub const PAGE: usize = 200;
 /// How close to the end the cursor comes before the next page is asked for.
 const MARGIN: usize = 50;
 
+/// Pages of which nothing is shown are read on by themselves up to this many.
+const BARREN_PAGES: usize = 20;
+
 /// The history view.
 #[derive(Debug, Default)]
 pub struct History {
@@ -34,6 +37,10 @@ pub struct History {
     order: Vec<RunId>,
     generation: u64,
     more: bool,
+    /// Where the last page ended, whether or not its records are shown.
+    reached: Option<(DateTime<Utc>, RunId)>,
+    /// Pages in a row of which nothing is shown.
+    barren: usize,
 }
 
 impl History {
@@ -58,6 +65,7 @@ impl History {
         self.order.clear();
         self.list.set_rows(Vec::new());
         self.opened = true;
+        (self.reached, self.barren) = (None, 0);
         self.ask(generation, None)
     }
 
@@ -67,9 +75,13 @@ impl History {
         if !near || !self.more || self.loading || self.error.is_some() {
             return None;
         }
-        let last = self.record(*self.order.last()?)?;
-        let before = (last.start_time, last.id);
+        let before = self.reached?;
         Some(self.ask(generation, Some(before)))
+    }
+
+    /// Whether to go on although nobody moves: pages were read and nothing of them is shown.
+    pub fn must_go_on(&self) -> bool {
+        (1..BARREN_PAGES).contains(&self.barren)
     }
 
     fn ask(&mut self, generation: u64, before: Option<(DateTime<Utc>, RunId)>) -> Effect {
@@ -88,16 +100,17 @@ impl History {
         match result {
             Ok(page) => {
                 self.more = page.more;
+                let last = page.records.last().map(|r| (r.start_time, r.id));
+                self.reached = last.or(self.reached);
+                let shown = self.order.len();
                 for record in page.records {
                     // The store answered for the words it knows; the rest is asked here.
-                    let inverse = self.filter.terms().iter().any(|t| t.inverse);
-                    if (!inverse || self.filter.matches(&record))
-                        && !self.records.contains_key(&record.id)
-                    {
+                    if self.filter.matches(&record) && !self.records.contains_key(&record.id) {
                         self.order.push(record.id);
                         self.keep(record);
                     }
                 }
+                self.barren = if self.order.len() == shown { self.barren + 1 } else { 0 };
                 self.list.set_rows(self.order.clone());
             }
             Err(why) => self.error = Some(why),
@@ -154,13 +167,8 @@ fn question(filter: &Filter) -> HistoryFilter {
                     .into_iter()
                     .find(|o| o.as_str().eq_ignore_ascii_case(word));
             }
-            Ask::Text(text) => match &mut asked.text {
-                Some(words) => {
-                    words.push(' ');
-                    words.push_str(text);
-                }
-                None => asked.text = Some(text.clone()),
-            },
+            // One word narrows it down there; all of them are asked here.
+            Ask::Text(text) => asked.text = Some(text.clone()),
             Ask::Label(..) => {}
         }
     }
