@@ -106,6 +106,16 @@ async fn logs_follow_a_live_run_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn logs_of_a_job_are_those_of_its_run_and_not_of_a_skipped_slot() {
+    let scene = Scene::shared(1).await;
+    let json = r#"{"name":"busy","command":"echo here; sleep 4","cronExpr":"* * * * * *"}"#;
+    scene.put("busy", json);
+    scene.record("busy", |r| r.outcome == carillon_core::run::Outcome::Skipped).await;
+    assert_eq!(scene.carillon_ok(&["logs", "busy"]), "here\n");
+    assert_eq!(scene.carillon_ok(&["logs", "busy", "-f"]), "here\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_usage_an_absent_store_and_nothing_to_kill_have_their_own_exit_codes() {
     let scene = Scene::shared(0).await;
     assert_eq!(scene.carillon(&["jobs", "--nonsense"]).status.code(), Some(2));

@@ -2,11 +2,14 @@
 
 use carillon_core::id::{JobName, RunId};
 use carillon_core::records::HistoryFilter;
+use carillon_core::run::{Outcome, RunRecord};
 
 use super::print::OutputSink;
 use super::{Failure, print, run};
 use crate::operator::Operator;
 
+/// Records per read while a run is looked for.
+const PAGE: usize = 200;
 /// Pieces of output per read.
 const BATCH: i64 = 64;
 
@@ -33,7 +36,8 @@ pub(super) async fn logs(operator: &Operator, what: &str, follow: bool) -> Resul
     }
 }
 
-/// A run by its id, or the newest run of a job.
+/// A run by its id, or of a job: its live run, else its newest one. Slots that did not run have no
+/// output and are passed over.
 async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
     if let Ok(id) = what.parse::<RunId>()
         && operator.records.get(id).await?.is_some()
@@ -41,9 +45,22 @@ async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
         return Ok(id);
     }
     let job = JobName::new(what).map_err(|e| Failure::Failed(format!("{what:?}: {e}")))?;
-    let filter = HistoryFilter { job: Some(job), ..HistoryFilter::default() };
-    let newest = operator.records.history(&filter, None, 1).await?.records.pop();
-    newest
-        .map(|record| record.id)
-        .ok_or_else(|| Failure::Failed(format!("{what} is neither a run nor a job that has run")))
+    let of = |outcome| HistoryFilter { job: Some(job.clone()), outcome, ..Default::default() };
+    let live = of(Some(Outcome::Running));
+    if let Some(record) = operator.records.history(&live, None, 1).await?.records.pop() {
+        return Ok(record.id);
+    }
+    let mut before = None;
+    loop {
+        let page = operator.records.history(&of(None), before, PAGE).await?;
+        let ran = |r: &&RunRecord| !matches!(r.outcome, Outcome::Skipped | Outcome::Missed);
+        if let Some(record) = page.records.iter().find(ran) {
+            return Ok(record.id);
+        }
+        before = page.records.last().map(|r| (r.start_time, r.id));
+        if !page.more || before.is_none() {
+            let message = format!("{what} is neither a run nor a job that has run");
+            return Err(Failure::Failed(message));
+        }
+    }
 }
