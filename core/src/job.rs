@@ -407,12 +407,21 @@ impl Job {
         match serde_json::from_value(Value::Object(fields.clone())) {
             Ok(job) => return Ok(job),
             Err(e) => {
-                // Ask again field by field, so that all wrong ones are named at once.
+                // Ask again field by field, so that all wrong ones are named at once, and check what
+                // the others hold.
+                let mut sound = Map::new();
                 for (field, value) in fields {
-                    let alone = Map::from_iter([(field.clone(), value)]);
-                    if let Err(e) = serde_json::from_value::<Self>(Value::Object(alone)) {
-                        problems.add(&field, e.to_string());
+                    let alone = Map::from_iter([(field.clone(), value.clone())]);
+                    match serde_json::from_value::<Self>(Value::Object(alone)) {
+                        Ok(_) => drop(sound.insert(field, value)),
+                        Err(e) => problems.add(&field, e.to_string()),
                     }
+                }
+                let rest = serde_json::from_value::<Self>(Value::Object(sound)).ok();
+                if let Some(Err(more)) = rest.map(|job| job.check()) {
+                    let new = |p: &Problem| problems.of(&p.field).is_none();
+                    let more: Vec<Problem> = more.0.into_iter().filter(new).collect();
+                    problems.0.extend(more);
                 }
                 if problems.0.is_empty() {
                     problems.add("", e.to_string());
@@ -636,6 +645,15 @@ mod tests {
         let problems = Job::from_json(text.as_bytes()).unwrap_err();
         let fields: Vec<_> = problems.0.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(fields, ["command", "timeoutSecs", "concurrency"]);
+    }
+
+    #[test]
+    fn a_wrong_type_hides_no_wrong_value() {
+        let text = r#"{"name":"a/b","command":"","cronExpr":"61 * * * *","timezone":"Foo","timeoutSecs":-1}"#;
+        let problems = Job::from_json(text.as_bytes()).unwrap_err();
+        for field in ["name", "command", "cronExpr", "timezone", "timeoutSecs"] {
+            assert!(problems.of(field).is_some(), "{field} in {problems}");
+        }
     }
 
     #[test]
