@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::time::Duration;
 
-use carillon_core::id::{JobName, RunId};
-use carillon_core::jobs::{Expected as Stored, SaveError};
-use carillon_core::records::{HistoryFilter as Wanted, RecordsError, TailEvent};
+use carillon_core::id::RunId;
+use carillon_core::jobs::SaveError;
+use carillon_core::records::{HistoryFilter, RecordsError, TailEvent};
 use carillon_core::run::RunRecord;
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::effect::{Effect, Expected, HistoryFilter, SaveJob, Ticket};
+use crate::effect::{Effect, SaveJob, Ticket};
 use crate::gate::Admitted;
-use crate::msg::{ActError, Health, LogPart, Msg, Page, Store};
+use crate::msg::{ActError, Health, LogPart, Msg, Store};
 use crate::operator::{Operator, OperatorError};
 
 /// Effects between the loop and the backend: an operator's keys, which come slowly.
@@ -93,7 +93,8 @@ impl Backend {
         match effect {
             Effect::LoadHistory { generation, filter, before, limit } => {
                 self.reads.spawn(async move {
-                    let result = load_history(&operator, filter, before, limit).await;
+                    let page = operator.records.history(&filter, before, limit).await;
+                    let result = page.map_err(|e| e.to_string());
                     messages.send(Msg::History { generation, result }).await.ok();
                 });
             }
@@ -234,11 +235,7 @@ async fn save_job(
 ) {
     let SaveJob { job, expected, what } = save;
     let name = job.name.clone();
-    let stored = match expected {
-        Expected::Create => Stored::Absent,
-        Expected::Revision(revision) => Stored::Revision(revision),
-    };
-    let saved = operator.save(*job, stored, what.verb(), Utc::now()).await;
+    let saved = operator.save(*job, expected, what.verb(), Utc::now()).await;
     let (result, untraced) = match saved {
         Ok(done) => (Ok(done.value), done.untraced),
         Err(e) => (Err(act_error(e)), None),
@@ -248,19 +245,6 @@ async fn save_job(
         let action = format!("write {name} into the audit trail");
         messages.send(Msg::Acted { action, result: Err(ActError::Refused(why)) }).await.ok();
     }
-}
-
-async fn load_history(
-    operator: &Operator,
-    filter: HistoryFilter,
-    before: Option<(DateTime<Utc>, RunId)>,
-    limit: usize,
-) -> Result<Page, String> {
-    let HistoryFilter { job, outcome, worker, text } = filter;
-    let job = job.map(|name| JobName::new(&name)).transpose().map_err(|e| e.to_string())?;
-    let wanted = Wanted { job, outcome, worker, text };
-    let page = operator.records.history(&wanted, before, limit).await.map_err(|e| e.to_string())?;
-    Ok(Page { records: page.records, more: page.more })
 }
 
 /// Sends the output of a run until it ends or the log is closed.
@@ -363,7 +347,7 @@ async fn follow_records(operator: Operator, messages: mpsc::Sender<Msg>) {
     loop {
         ticks.tick().await;
         // That a store is away is told by its pulse.
-        if let Ok(page) = operator.records.history(&Wanted::default(), None, RECENT).await
+        if let Ok(page) = operator.records.history(&HistoryFilter::default(), None, RECENT).await
             && page.records != recent
         {
             recent.clone_from(&page.records);
@@ -384,6 +368,8 @@ async fn follow_records(operator: Operator, messages: mpsc::Sender<Msg>) {
 
 #[cfg(test)]
 mod tests {
+    use carillon_core::id::JobName;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,8 @@
 
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::Job;
-use carillon_core::run::Outcome;
+use carillon_core::jobs::Expected;
+use carillon_core::records::HistoryFilter;
 use chrono::{DateTime, Utc};
 
 /// How much an effect can do.
@@ -132,15 +133,6 @@ pub struct SaveJob {
     pub what: SaveKind,
 }
 
-/// What a compare-and-swap compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// No such job.
-    Create,
-    /// The job at this etcd revision.
-    Revision(i64),
-}
-
 /// What a write of a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaveKind {
@@ -174,17 +166,4 @@ impl SaveKind {
             Self::Resume => "resumed",
         }
     }
-}
-
-/// Which records of the history are wanted; every part that is given must match.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HistoryFilter {
-    /// The job's whole name.
-    pub job: Option<String>,
-    /// What became of the run.
-    pub outcome: Option<Outcome>,
-    /// The worker's id.
-    pub worker: Option<String>,
-    /// Text in the name, the error or the output.
-    pub text: Option<String>,
 }

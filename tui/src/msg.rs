@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use carillon_core::id::RunId;
 use carillon_core::job::JobEntry;
+use carillon_core::records::Page;
 use carillon_core::replica::Feed;
 use carillon_core::run::{Chunk, RunRecord};
 use chrono::{DateTime, Utc};
@@ -80,15 +81,6 @@ pub enum LogPart {
     Ended(Box<RunRecord>),
     /// The output cannot be read, and why.
     Failed(String),
-}
-
-/// Some records of the history, newest first.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// The records.
-    pub records: Vec<RunRecord>,
-    /// Whether older ones follow.
-    pub more: bool,
 }
 
 /// Why an action was not done.

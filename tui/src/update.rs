@@ -9,6 +9,7 @@ pub mod log;
 use std::collections::BTreeSet;
 
 use carillon_core::keys::Key;
+use carillon_core::records::Page;
 use carillon_core::replica::Feed;
 use carillon_core::run::RunRecord;
 use chrono::{DateTime, Utc};
@@ -19,7 +20,7 @@ use crate::model::jobs::JobColumn;
 use crate::model::layers::Layer;
 use crate::model::toasts::Level;
 use crate::model::{Model, View};
-use crate::msg::{ActError, LogPart, Msg, Page, Store};
+use crate::msg::{ActError, LogPart, Msg, Store};
 
 /// Changes the model by one message, which came at `now`, and returns what is to be done outside.
 pub fn update(model: &mut Model, msg: Msg, now: DateTime<Utc>) -> Vec<Effect> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use carillon_core::claims::{Answer, Claims, gap_record};
+use carillon_core::claims::{Answer, Claims, Grounds, gap_record};
 use carillon_core::decide::{Gap, Move};
 use carillon_core::etcd::EtcdError;
 use carillon_core::id::{JobName, RunId, Slot};
@@ -41,6 +41,23 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
+/// The value of a freshly claimed run's key; the schedule's first attempt until said otherwise.
+fn claimed(g: &Grounds, entry: &JobEntry, now: DateTime<Utc>, within: TimeDelta) -> Running {
+    Running {
+        worker: g.worker.clone(),
+        lease: g.lease,
+        slot: None,
+        attempt: 1,
+        trigger: Trigger::Schedule,
+        pid: None,
+        state: RunState::Claimed,
+        since: now,
+        spawn_before: now + within,
+        grace_secs: entry.job().map_or(0, |job| job.kill_grace_secs),
+        job_revision: entry.mod_revision,
+    }
+}
+
 /// Takes one step of a job's cursor. `run` is the id of the run it may begin.
 pub(crate) async fn take_step(
     claims: Claims,
@@ -57,19 +74,8 @@ pub(crate) async fn take_step(
     };
     let (cursor, record, blocking) = match step {
         Move::Run { slot, cursor, spawn_before } => {
-            let value = Running {
-                worker: grounds.worker.clone(),
-                lease: grounds.lease,
-                slot: Some(slot),
-                attempt: 1,
-                trigger: Trigger::Schedule,
-                pid: None,
-                state: RunState::Claimed,
-                since: now,
-                spawn_before,
-                grace_secs: entry.job().map_or(0, |job| job.kill_grace_secs),
-                job_revision: entry.mod_revision,
-            };
+            let within = spawn_before - now;
+            let value = Running { slot: Some(slot), ..claimed(&grounds, &entry, now, within) };
             let puts =
                 vec![(keys.cursor(&job), json(&cursor)), (keys.running(&job, run), json(&value))];
             let answer = claims.claim_slot(&grounds, &cursor, run, &value, &overlap).await;
@@ -112,20 +118,12 @@ pub(crate) async fn take_trigger(
     let taken = (id, trigger.mod_revision);
     let (effect, puts, answer) = match verdict {
         Ok((entry, overlap)) => {
-            let (deadline, grace_secs) =
-                entry.job().map_or((0, 0), |job| (job.start_deadline_secs, job.kill_grace_secs));
+            let deadline = entry.job().map_or(0, |job| job.start_deadline_secs);
             let value = Running {
-                worker: grounds.worker.clone(),
-                lease: grounds.lease,
                 slot: request.slot,
                 attempt: request.attempt,
                 trigger: request.kind,
-                pid: None,
-                state: RunState::Claimed,
-                since: now,
-                spawn_before: now + TimeDelta::seconds(deadline.into()),
-                grace_secs,
-                job_revision: entry.mod_revision,
+                ..claimed(&grounds, &entry, now, TimeDelta::seconds(deadline.into()))
             };
             // The trigger's id becomes the run's: whoever asked can follow it.
             let puts = vec![(keys.running(&job, id), json(&value))];

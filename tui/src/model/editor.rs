@@ -6,13 +6,14 @@ pub mod merge;
 
 use carillon_core::id::JobName;
 use carillon_core::job::{Job, JobEntry};
+use carillon_core::jobs::Expected;
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use self::field::Field;
 use self::form::{Block, Form};
 use self::merge::Row;
-use crate::effect::{Expected, SaveJob, SaveKind};
+use crate::effect::{SaveJob, SaveKind};
 use crate::theme::Role;
 
 /// How the job is written.
@@ -190,7 +191,7 @@ impl Editor {
             job: Box::new(job),
             expected: match self.revision() {
                 Some(revision) => Expected::Revision(revision),
-                None => Expected::Create,
+                None => Expected::Absent,
             },
             what,
         })

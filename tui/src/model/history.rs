@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use carillon_core::id::RunId;
+use carillon_core::id::{JobName, RunId};
+use carillon_core::records::{HistoryFilter, Page};
 use carillon_core::run::RunRecord;
 use chrono::{DateTime, Utc};
 
 use super::filter::{Ask, Filter, Subject, contains_folded};
 use super::list::List;
-use crate::effect::{Effect, HistoryFilter};
-use crate::msg::Page;
+use crate::effect::Effect;
 
 /// How many records are asked for at once: a few screens of the largest terminal.
 pub const PAGE: usize = 200;
@@ -160,7 +160,7 @@ fn question(filter: &Filter) -> HistoryFilter {
     let mut asked = HistoryFilter::default();
     for term in filter.terms().iter().filter(|t| !t.inverse) {
         match &term.ask {
-            Ask::Field("job", name) => asked.job = Some(name.clone()),
+            Ask::Field("job", name) => asked.job = JobName::new(name).ok(),
             Ask::Field("worker", id) => asked.worker = Some(id.clone()),
             Ask::Field(_, word) => {
                 asked.outcome = carillon_core::run::Outcome::ALL

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
+use carillon_core::jobs::Expected;
+use carillon_core::records::HistoryFilter;
 use carillon_core::run::LiveRun;
 
 use super::keys::{apply_filter, fleet_zone, open_log};
 use crate::command::Command;
-use crate::effect::{Effect, Expected, HistoryFilter, SaveJob, SaveKind, Ticket};
+use crate::effect::{Effect, SaveJob, SaveKind, Ticket};
 use crate::model::editor::Editor;
 use crate::model::filter::Filter;
 use crate::model::input::Input;
@@ -286,7 +288,7 @@ fn open_selected(model: &mut Model) -> Vec<Effect> {
 
 fn details(model: &mut Model, job: JobName) -> Vec<Effect> {
     let generation = model.number();
-    let filter = HistoryFilter { job: Some(job.to_string()), ..HistoryFilter::default() };
+    let filter = HistoryFilter { job: Some(job.clone()), ..HistoryFilter::default() };
     model.layers.push(Layer::Details(Details {
         job,
         scroll: 0,

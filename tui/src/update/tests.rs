@@ -1,6 +1,8 @@
 //! No I/O, no async: messages in, effects and the model out.
 
 use carillon_core::id::{JobName, RunId};
+use carillon_core::jobs::Expected;
+use carillon_core::records::Page;
 use carillon_core::replica::{Feed, Item};
 use carillon_core::run::{Outcome, RunRecord};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,12 +10,12 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 
 use super::update;
-use crate::effect::{Danger, Effect, Expected, SaveKind};
+use crate::effect::{Danger, Effect, SaveKind};
 use crate::gate::admit;
 use crate::model::jobs::JobColumn;
 use crate::model::layers::{KillStep, Layer};
 use crate::model::{Model, View};
-use crate::msg::{ActError, Health, Msg, Page, Store};
+use crate::msg::{ActError, Health, Msg, Store};
 use crate::testing::{item, model, name, now, press, running, snapshot, type_text};
 
 fn seeded() -> Model {
@@ -264,7 +266,7 @@ fn the_history_filter_is_asked_of_the_store_once() {
     let [Effect::LoadHistory { filter, .. }] = effects.as_slice() else {
         panic!("{effects:?}");
     };
-    assert_eq!(filter.job.as_deref(), Some("settle"));
+    assert_eq!(filter.job.as_ref().map(carillon_core::id::JobName::as_str), Some("settle"));
     assert_eq!(filter.outcome, Some(Outcome::Failed));
     assert_eq!(filter.text.as_deref(), Some("oops"));
 }

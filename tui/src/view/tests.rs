@@ -1,13 +1,14 @@
 //! Every view on three sizes of screen, drawn into memory.
 
 use carillon_core::id::RunId;
+use carillon_core::records::Page;
 use carillon_core::replica::Feed;
 use carillon_core::run::{Outcome, RunRecord};
 use chrono::TimeDelta;
 use crossterm::event::Event;
 
 use crate::model::Model;
-use crate::msg::{Health, Msg, Page, Store};
+use crate::msg::{Health, Msg, Store};
 use crate::testing::{model, name, now, press, render, run_id, snapshot, type_text};
 use crate::update::update;
 

@@ -1,5 +1,6 @@
 use carillon_core::id::JobName;
 use carillon_core::job::{Job, JobEntry};
+use carillon_core::jobs::Expected;
 use chrono_tz::Asia::Shanghai;
 use chrono_tz::Europe::Berlin;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -8,7 +9,7 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
 use super::*;
-use crate::effect::{Expected, SaveJob, SaveKind};
+use crate::effect::{SaveJob, SaveKind};
 use crate::theme::Depth;
 use crate::update::editor::{Ctx, EditorReply, key, paste};
 
@@ -174,7 +175,7 @@ fn typing_makes_a_job() {
     ];
     press(&mut editor, &keys);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!((save.expected, save.what), (Expected::Create, SaveKind::Create));
+    assert_eq!((save.expected, save.what), (Expected::Absent, SaveKind::Create));
     let json = r#"{"name":"backup","command":"set -e\nrun","cronExpr":"*/5 * * * *","timezone":"Europe/Berlin","description":"Nightly 每日","labels":{"env":"prod","team":"pay"},"concurrency":"allow","timeoutSecs":5400,"user":"www","cwd":"/opt"}"#;
     assert_eq!(save.job.to_json(), json);
     assert!(editor.saving);
@@ -361,7 +362,7 @@ fn a_conflict_can_be_given_up_or_put_off() {
     assert!(screen(&editor, 80, 23)[21].contains("deleted by somebody else"));
     press(&mut editor, &["m"]);
     let save = saved(press(&mut editor, &["ctrl-s"]));
-    assert_eq!((save.expected, save.what), (Expected::Create, SaveKind::Create));
+    assert_eq!((save.expected, save.what), (Expected::Absent, SaveKind::Create));
 
     let mut editor = make();
     editor.conflict(None);
