@@ -211,7 +211,7 @@ impl Daemon {
         let mut drained = None;
         let mut last_call = None;
         loop {
-            if self.stopping && self.running.is_empty() && self.settling.is_empty() {
+            if self.stopping && self.is_idle() {
                 return;
             }
             let sleep = tokio::time::sleep(self.until_due(Utc::now()));
@@ -247,6 +247,11 @@ impl Daemon {
             }
             self.tick(Utc::now());
         }
+    }
+
+    /// Whether nothing that was begun is unfinished; a run that waits for another's end counts.
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.settling.is_empty() && self.waiting.is_empty()
     }
 
     /// Ends all runs, and says until when that is waited for.
