@@ -15,7 +15,7 @@ use crate::job::parse_zone;
 ///
 /// A worker whose version is not the fleet's claims nothing.
 pub fn rules_version() -> String {
-    format!("{}/1", chrono_tz::IANA_TZDB_VERSION)
+    format!("{}/2", chrono_tz::IANA_TZDB_VERSION)
 }
 
 /// The value of `workers/<worker>`, written by the worker under its lease.

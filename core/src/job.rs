@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{JobName, RunId};
-use crate::schedule::Schedule;
+use crate::schedule::{Interner, Schedule};
 
 /// The largest command, and the largest `NAME=value` of the environment, in bytes: Linux takes at
 /// most 128 KiB in one argument, its final NUL included (`MAX_ARG_STRLEN`, execve(2)).
@@ -80,6 +80,9 @@ pub struct Job {
     /// Seconds between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "is_kill_grace")]
     pub kill_grace_secs: u32,
+    /// Where the periods of `@every` begin; the Unix epoch where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<DateTime<Utc>>,
     /// Starts are spread over this many seconds, by a hash of the name.
     #[serde(skip_serializing_if = "is_default")]
     pub spread_secs: u32,
@@ -270,6 +273,7 @@ impl Default for Job {
             on_lease_loss: OnLeaseLoss::Kill,
             on_lost: OnLost::Record,
             kill_grace_secs: DEFAULT_KILL_GRACE_SECS,
+            anchor: None,
             spread_secs: 0,
             user: None,
             cwd: None,
@@ -292,6 +296,8 @@ const DEFAULT_CATCH_UP_WINDOW_SECS: u32 = 86_400;
 const DEFAULT_KILL_GRACE_SECS: u32 = 10;
 const DEFAULT_OUTPUT_LIMIT_BYTES: u64 = 100 * 1024 * 1024;
 const DEFAULT_SHELL: &str = "/bin/sh";
+const MAX_SPREAD_SECS: u32 = 64_800;
+const ANCHOR_YEARS: std::ops::RangeInclusive<i32> = 1970..=2100;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -442,6 +448,14 @@ impl Job {
     /// # Errors
     /// Returns every problem at once.
     pub fn check(&self) -> Result<Checked, Problems> {
+        self.check_sharing(&mut Interner::default())
+    }
+
+    /// As [`Self::check`], sharing the schedule with jobs that are spelled alike.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_sharing(&self, schedules: &mut Interner) -> Result<Checked, Problems> {
         let mut problems = Problems::default();
         let name = JobName::new(&self.name).map_err(|e| problems.add("name", e.to_string())).ok();
         self.check_command(&mut problems);
@@ -449,7 +463,8 @@ impl Job {
             problems.add("cronExpr", "a schedule is needed, for example `0 1 * * *` or `@hourly`");
             None
         } else {
-            Schedule::parse(&self.cron_expr)
+            schedules
+                .for_job(&self.cron_expr, &self.name, self.anchor)
                 .map_err(|e| problems.add("cronExpr", e.to_string()))
                 .ok()
         };
@@ -518,6 +533,12 @@ impl Job {
                 problems.add("env", format!("{key} is longer than {COMMAND_MAX_BYTES} bytes"));
             }
         }
+        if self.spread_secs > MAX_SPREAD_SECS {
+            problems.add("spreadSecs", format!("must be at most {MAX_SPREAD_SECS} (18 hours)"));
+        }
+        if self.anchor.is_some_and(|at| !ANCHOR_YEARS.contains(&at.year())) {
+            problems.add("anchor", "must be an instant between 1970 and 2100");
+        }
         if self.output_limit_bytes == 0 {
             problems.add("outputLimitBytes", "must be at least 1");
         }
@@ -570,9 +591,21 @@ pub struct JobEntry {
 impl JobEntry {
     /// Reads a stored value. The key is authoritative: a different `name` field is overruled.
     pub fn read(name: JobName, raw: &[u8], mod_revision: i64, create_revision: i64) -> Self {
+        let schedules = &mut Interner::default();
+        Self::read_sharing(schedules, name, raw, mod_revision, create_revision)
+    }
+
+    /// As [`Self::read`], sharing the schedule with jobs that are spelled alike.
+    pub fn read_sharing(
+        schedules: &mut Interner,
+        name: JobName,
+        raw: &[u8],
+        mod_revision: i64,
+        create_revision: i64,
+    ) -> Self {
         let state = Job::from_json(raw).and_then(|mut job| {
             name.as_str().clone_into(&mut job.name);
-            job.check()
+            job.check_sharing(schedules)
         });
         Self { name, state, raw: raw.to_vec(), mod_revision, create_revision }
     }

@@ -16,6 +16,7 @@ use crate::id::{JobName, RunId, WorkerId};
 use crate::job::{Checked, JobEntry};
 use crate::keys::{Key, Keys};
 use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
+use crate::schedule::Interner;
 
 /// A key with its value, or its deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +96,7 @@ pub struct Replica {
     pub settings: Option<Versioned<FleetSettings>>,
     /// Keys whose value or name cannot be read, and why.
     pub unreadable: BTreeMap<String, String>,
+    schedules: Interner,
 }
 
 impl Replica {
@@ -110,7 +112,8 @@ impl Replica {
                 touched
             }
             Feed::Snapshot { revision, items } => {
-                let mut fresh = Self { revision: *revision, ..Self::default() };
+                let schedules = std::mem::take(&mut self.schedules);
+                let mut fresh = Self { revision: *revision, schedules, ..Self::default() };
                 for item in items {
                     fresh.take(keys, item, now);
                 }
@@ -140,7 +143,13 @@ impl Replica {
                     (known.mod_revision, known.create_revision) == (rev, item.create_revision)
                 }) => {}
             Key::Job(job) => {
-                let entry = JobEntry::read(job.clone(), value, rev, item.create_revision);
+                let entry = JobEntry::read_sharing(
+                    &mut self.schedules,
+                    job.clone(),
+                    value,
+                    rev,
+                    item.create_revision,
+                );
                 self.jobs.insert(job.clone(), Arc::new(entry));
             }
             Key::Cursor(job) => match self.decode(key, value, rev) {

@@ -3,7 +3,7 @@
 //! The common shapes get the words that a person would use; all others are enumerated, which is
 //! longer but never wrong.
 
-use super::compiled::{FIRST_YEAR, Fields, LAST_YEAR, Rule};
+use super::compiled::{FIRST_YEAR, Fields, Join, LAST_YEAR, Rule};
 
 const ALL_DAYS: u32 = !1;
 const ALL_MONTHS: u16 = 0b1_1111_1111_1110;
@@ -31,7 +31,8 @@ const WEEKDAYS: [&str; 7] =
 /// One sentence, without a capital and a full stop.
 pub(super) fn sentence(rule: &Rule) -> String {
     match rule {
-        Rule::Every(period) => every(*period),
+        Rule::Every { period, .. } => every(i64::from(*period)),
+        Rule::At(at) => format!("once at {at}"),
         Rule::Fields(fields) => {
             let time = time(fields);
             let date = date(fields);
@@ -71,8 +72,8 @@ fn every(period: i64) -> String {
 
 /// The time of day: `at 01:00`, `every 5 minutes`, `every hour from 09:00 to 17:00`.
 fn time(fields: &Fields) -> String {
-    let seconds = bits(fields.seconds);
-    let minutes = bits(fields.minutes);
+    let seconds = bits(fields.seconds.bits());
+    let minutes = bits(fields.minutes.bits());
     let hours = bits(u64::from(fields.hours));
     let on_the_minute = seconds == [0];
 
@@ -155,8 +156,8 @@ fn time(fields: &Fields) -> String {
 /// The days: `on weekdays`, `on the 1st of each month and on Mondays`; empty for every day.
 fn date(fields: &Fields) -> String {
     let days_open = fields.days & ALL_DAYS == ALL_DAYS;
-    let weekdays_open = fields.weekdays == ALL_WEEKDAYS;
-    let every_day = match fields.either_day {
+    let weekdays_open = fields.whole_weekdays() == ALL_WEEKDAYS;
+    let every_day = match fields.join == Join::Either {
         true => days_open || weekdays_open,
         false => days_open && weekdays_open,
     };
@@ -175,11 +176,11 @@ fn date(fields: &Fields) -> String {
         true => String::new(),
         false => format!(" in {}", list(&months)),
     };
-    let week = weekdays(fields.weekdays);
+    let week = weekdays(fields.whole_weekdays());
 
     let mut words = if every_day {
         in_months.trim_start().to_owned()
-    } else if fields.either_day {
+    } else if fields.join == Join::Either {
         format!("{} and on {week}{in_months}", dates())
     } else if days_open {
         format!("on {week}{in_months}")
@@ -188,14 +189,15 @@ fn date(fields: &Fields) -> String {
     } else {
         format!("{}, if on {week}", dates())
     };
-    let years: Vec<i64> = fields.chosen_years().collect();
+    let years: Vec<i64> = fields.chosen_years().map(i64::from).collect();
     if let (Some(first), Some(last)) = (years.first(), years.last())
-        && (*first, *last, years.len()) != (FIRST_YEAR, LAST_YEAR, every_year())
+        && (*first, *last, years.len())
+            != (i64::from(FIRST_YEAR), i64::from(LAST_YEAR), every_year())
     {
         if !words.is_empty() {
             words.push(' ');
         }
-        words.push_str(&match (years.len() > 2, is_run(&years), *last) {
+        words.push_str(&match (years.len() > 2, is_run(&years), *last as u32) {
             (true, true, LAST_YEAR) => format!("from {first} on"),
             (true, true, _) => format!("from {first} to {last}"),
             _ => format!("in {}", list(&years)),
@@ -205,7 +207,7 @@ fn date(fields: &Fields) -> String {
 }
 
 fn every_year() -> usize {
-    usize::try_from(LAST_YEAR - FIRST_YEAR + 1).unwrap_or_default()
+    (LAST_YEAR - FIRST_YEAR + 1) as usize
 }
 
 fn weekdays(mask: u8) -> String {

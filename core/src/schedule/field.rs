@@ -1,13 +1,15 @@
 //! One field of an expression: what it accepts, how it is spelled for the `cron` crate, and what to
 //! say when it is wrong.
 //!
-//! The crate knows neither wrap-around ranges nor a step after a name, and counts Sunday as 1; its
-//! messages name no place. So values are read and checked here first.
+//! The crate knows neither wrap-around ranges nor a step after a name, none of `L`, `W`, `#` and
+//! `~`, and counts Sunday as 1; its messages name no place. So values are read and checked here
+//! first.
 
 use std::fmt::Write;
 use std::ops::Range;
 
 use super::ScheduleError;
+use super::chosen::chosen_by;
 use super::compiled::{FIRST_YEAR, LAST_YEAR};
 
 /// What one field accepts.
@@ -68,7 +70,7 @@ pub(super) static HOUR: Unit = unit("hour", 0, 23, Kind::Time);
 pub(super) static DAY_OF_MONTH: Unit = unit("day of month", 1, 31, Kind::DayOfMonth);
 pub(super) static MONTH: Unit = unit("month", 1, 12, Kind::Month);
 pub(super) static DAY_OF_WEEK: Unit = unit("day of week", 0, 7, Kind::DayOfWeek);
-pub(super) static YEAR: Unit = unit("year", FIRST_YEAR as u32, LAST_YEAR as u32, Kind::Year);
+pub(super) static YEAR: Unit = unit("year", FIRST_YEAR, LAST_YEAR, Kind::Year);
 
 /// A piece of the expression and where it begins, in bytes.
 #[derive(Clone, Copy)]
@@ -124,65 +126,232 @@ pub(super) fn is_blank(c: char) -> bool {
     c == ' ' || c == '\t'
 }
 
-/// Spells one field for the `cron` crate.
-pub(super) fn translate(
-    unit: &Unit,
-    field: Piece<'_>,
-    out: &mut String,
-) -> Result<(), ScheduleError> {
-    if let Some((at, c)) = field.text.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
-        let text = field.text.get(at..at + c.len_utf8()).unwrap_or_default();
-        let start = field.start + at;
-        return Err(Piece { text, start }.error(unit.name, foreign(c)));
-    }
-    for (index, item) in field.split(|c| c == ',').enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        if item.text.is_empty() {
-            return Err(field.error(
-                unit.name,
-                format!("a value is missing beside a comma in {}", field.quoted()),
-            ));
-        }
-        translate_item(unit, item, out)?;
-    }
-    Ok(())
+/// What is read of an expression, beside the values that the `cron` crate validates.
+#[derive(Default)]
+pub(super) struct Reader<'a> {
+    /// The fields as the crate wants them.
+    pub(super) spelled: String,
+    /// As in [`super::compiled::Fields`].
+    pub(super) last_days: u32,
+    pub(super) near_days: u32,
+    /// As in [`super::compiled::Fields`], without those that the crate reads.
+    pub(super) weekdays: [u8; 7],
+    /// The job that `~` chooses for.
+    pub(super) name: Option<&'a str>,
 }
 
-/// Spells one item of a list: `*`, a value, a range, each with or without a step.
-fn translate_item(unit: &Unit, item: Piece<'_>, out: &mut String) -> Result<(), ScheduleError> {
-    refuse_unsupported(unit, item)?;
-    let (base, step) = match item.split_once('/') {
-        Some((base, step)) => (base, Some(read_step(unit, item, step)?)),
-        None => (item, None),
-    };
-    let (first, last) = match base.text {
-        "*" => return spell_all(out, step),
-        "?" if matches!(unit.kind, Kind::DayOfMonth | Kind::DayOfWeek) => {
-            return spell_all(out, step);
+impl Reader<'_> {
+    /// Spells one field for the crate. Returns whether there is anything for it: a day field may
+    /// hold nothing but what the crate does not know, and is then spelled `*`.
+    pub(super) fn field(&mut self, unit: &Unit, field: Piece<'_>) -> Result<bool, ScheduleError> {
+        if let Some((at, c)) = field.text.char_indices().find(|(_, c)| !c.is_ascii_graphic()) {
+            let text = field.text.get(at..at + c.len_utf8()).unwrap_or_default();
+            let start = field.start + at;
+            return Err(Piece { text, start }.error(unit.name, foreign(c)));
         }
-        "?" => return Err(base.error(unit.name, "`?` stands only in a day field: write `*`")),
-        "" => {
-            return Err(item.error(
-                unit.name,
-                format!("a value is missing before the `/` in {}", item.quoted()),
-            ));
+        if !self.spelled.is_empty() {
+            self.spelled.push(' ');
         }
-        _ => match base.split_once('-') {
-            Some((first, last)) if !first.text.is_empty() && !last.text.is_empty() => {
-                (read_value(unit, first)?, Some(read_value(unit, last)?))
-            }
-            Some(_) => {
-                return Err(base.error(
+        let start = self.spelled.len();
+        for (index, item) in field.split(|c| c == ',').enumerate() {
+            if item.text.is_empty() {
+                return Err(field.error(
                     unit.name,
-                    format!("{} is not a range: write both ends", base.quoted()),
+                    format!("a value is missing beside a comma in {}", field.quoted()),
                 ));
             }
-            None => (read_value(unit, base)?, None),
-        },
-    };
-    spell(unit, base, first, last, step, out)
+            if self.special(unit, item)? {
+                continue;
+            }
+            if self.spelled.len() > start {
+                self.spelled.push(',');
+            }
+            self.item(unit, item, index)?;
+        }
+        let any = self.spelled.len() > start;
+        if !any {
+            self.spelled.push('*');
+        }
+        Ok(any)
+    }
+
+    /// Spells one item of a list: `*`, a value, a range, each with or without a step.
+    fn item(&mut self, unit: &Unit, item: Piece<'_>, index: usize) -> Result<(), ScheduleError> {
+        let (base, step) = match item.split_once('/') {
+            Some((base, step)) => (base, Some(read_step(unit, item, step)?)),
+            None => (item, None),
+        };
+        if let Some((first, last)) = base.split_once('~') {
+            return self.chosen(unit, base, (first, last), step, index);
+        }
+        let (first, last) = match base.text {
+            "*" => return spell_all(&mut self.spelled, step),
+            "?" if matches!(unit.kind, Kind::DayOfMonth | Kind::DayOfWeek) => {
+                return spell_all(&mut self.spelled, step);
+            }
+            "?" => return Err(base.error(unit.name, "`?` stands only in a day field: write `*`")),
+            "" => {
+                return Err(item.error(
+                    unit.name,
+                    format!("a value is missing before the `/` in {}", item.quoted()),
+                ));
+            }
+            _ => match base.split_once('-') {
+                Some((first, last)) if !first.text.is_empty() && !last.text.is_empty() => {
+                    (read_value(unit, first)?, Some(read_value(unit, last)?))
+                }
+                Some(_) => {
+                    return Err(base.error(
+                        unit.name,
+                        format!("{} is not a range: write both ends", base.quoted()),
+                    ));
+                }
+                None => (read_value(unit, base)?, None),
+            },
+        };
+        spell(unit, base, first, last, step, &mut self.spelled)
+    }
+
+    /// Spells a value, or the first value of a step, that the job's name chooses out of a range.
+    fn chosen(
+        &mut self,
+        unit: &Unit,
+        base: Piece<'_>,
+        (first, last): (Piece<'_>, Piece<'_>),
+        step: Option<u32>,
+        index: usize,
+    ) -> Result<(), ScheduleError> {
+        if unit.kind == Kind::Year {
+            return Err(base.error(unit.name, "`~` does not choose a year: write it"));
+        }
+        let Some(name) = self.name else {
+            return Err(base.error(
+                unit.name,
+                "`~` takes its value from the job's name, and there is none here",
+            ));
+        };
+        // Left to itself it chooses a day that every month has, and one of seven weekdays.
+        let end = match unit.kind {
+            Kind::DayOfMonth => 28,
+            Kind::DayOfWeek => 6,
+            Kind::Time | Kind::Month | Kind::Year => unit.max,
+        };
+        let low = if first.text.is_empty() { unit.min } else { read_value(unit, first)? };
+        let high = if last.text.is_empty() { end } else { read_value(unit, last)? };
+        let (low, high) = match unit.kind {
+            // Sunday is 7 only at the end.
+            Kind::DayOfWeek if low == 7 => (0, high % 7),
+            _ => (low, high),
+        };
+        let modulus = match unit.kind {
+            Kind::DayOfWeek => 7,
+            _ => unit.max - unit.min + 1,
+        };
+        let size = if high < low { high + modulus - low + 1 } else { high - low + 1 };
+        let among = step.map_or(size, |step| step.min(size));
+        let first = low + chosen_by(name, unit.name, index, among);
+        let first = if first < unit.min + modulus { first } else { first - modulus };
+        spell(unit, base, first, step.map(|_| high), step, &mut self.spelled)
+    }
+
+    /// Reads what the `cron` crate does not know: `L`, `L-3`, `LW`, `15W`, `FRI#2`, `5L`.
+    fn special(&mut self, unit: &Unit, item: Piece<'_>) -> Result<bool, ScheduleError> {
+        let upper = item.text.to_ascii_uppercase();
+        match unit.kind {
+            Kind::DayOfMonth => self.special_day(unit, item, &upper),
+            Kind::DayOfWeek => self.special_weekday(unit, item, &upper),
+            Kind::Time | Kind::Month | Kind::Year => Ok(false),
+        }
+    }
+
+    fn special_day(
+        &mut self,
+        unit: &Unit,
+        item: Piece<'_>,
+        upper: &str,
+    ) -> Result<bool, ScheduleError> {
+        const HOW: &str = "write `L`, `L-3`, `LW` or `15W`";
+        let wrong = || {
+            Err(item
+                .error(unit.name, format!("{} is not a day of the month: {HOW}", item.quoted())))
+        };
+        if upper == "L" {
+            self.last_days |= 1;
+        } else if upper == "LW" {
+            self.near_days |= 1;
+        } else if let Some(before) = upper.strip_prefix("L-") {
+            match before.parse::<u32>() {
+                Ok(days) if all_digits(before) && days <= 30 => self.last_days |= 1 << days,
+                Ok(_) if all_digits(before) => {
+                    let start = item.start + "L-".len();
+                    let text = item.text.get("L-".len()..).unwrap_or_default();
+                    return Err(Piece { text, start }.error(
+                        unit.name,
+                        format!("{} is out of range 0-30", shortened(Piece { text, start })),
+                    ));
+                }
+                _ => return wrong(),
+            }
+        } else if let Some(day) = upper.strip_suffix('W') {
+            if !all_digits(day) {
+                return wrong();
+            }
+            let text = item.text.get(..day.len()).unwrap_or_default();
+            self.near_days |= 1 << read_value(unit, Piece { text, ..item })?;
+        } else if upper.contains(['L', 'W']) {
+            return wrong();
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn special_weekday(
+        &mut self,
+        unit: &Unit,
+        item: Piece<'_>,
+        upper: &str,
+    ) -> Result<bool, ScheduleError> {
+        let (day, bit) = if let Some((day, nth)) = item.split_once('#') {
+            match nth.text.parse::<u32>() {
+                Ok(n @ 1..=5) if all_digits(nth.text) => (day, n),
+                _ => {
+                    let message = format!(
+                        "{} is not 1-5: `FRI#2` is the second Friday of the month",
+                        nth.quoted()
+                    );
+                    return Err(match nth.text {
+                        "" => item.error(unit.name, message),
+                        _ => nth.error(unit.name, message),
+                    });
+                }
+            }
+        } else if upper == "L" {
+            return Err(item.error(
+                unit.name,
+                "`L` needs a weekday before it: `6L` is the last Saturday of the month",
+            ));
+        } else if let Some(day) = upper.strip_suffix('L') {
+            (Piece { text: item.text.get(..day.len()).unwrap_or_default(), ..item }, 6)
+        } else {
+            return Ok(false);
+        };
+        if day.text.is_empty() {
+            return Err(item.error(
+                unit.name,
+                "a weekday is missing before the `#`: `FRI#2` is the second Friday of the month",
+            ));
+        }
+        let weekday = read_value(unit, day)? % 7;
+        if let Some(chosen) = self.weekdays.get_mut(weekday as usize) {
+            *chosen |= 1 << bit;
+        }
+        Ok(true)
+    }
+}
+
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn spell_all(out: &mut String, step: Option<u32>) -> Result<(), ScheduleError> {
@@ -287,42 +456,6 @@ fn shortened(number: Piece<'_>) -> String {
         Some(start) if number.text.len() > 12 => format!("{start}…"),
         _ => number.text.to_owned(),
     }
-}
-
-/// Names what other crons have and this one has not yet.
-fn refuse_unsupported(unit: &Unit, item: Piece<'_>) -> Result<(), ScheduleError> {
-    let refuse = |what: &str, instead: &str| {
-        Err(item.error(
-            unit.name,
-            format!("{} ({what}) is not supported yet: {instead}", item.quoted()),
-        ))
-    };
-    const CHECK: &str = "fire on every such day and let the command check the date";
-    if item.text.contains('~') {
-        return refuse("a value chosen by hash", "write a fixed value");
-    }
-    if !matches!(unit.kind, Kind::DayOfMonth | Kind::DayOfWeek) {
-        return Ok(());
-    }
-    if item.text.contains('#') {
-        return refuse("the n-th weekday of the month", CHECK);
-    }
-    let upper = item.text.to_ascii_uppercase();
-    if upper == "L" || upper == "LW" || upper.starts_with("L-") {
-        return refuse("the last day", CHECK);
-    }
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if upper.strip_suffix('W').is_some_and(digits) {
-        return refuse("the nearest weekday", CHECK);
-    }
-    let weekday = |text: &str| {
-        let lower = text.to_ascii_lowercase();
-        digits(text) || lower.len() >= 3 && WEEKDAYS.iter().any(|name| name.starts_with(&lower))
-    };
-    if upper.strip_suffix('L').is_some_and(weekday) {
-        return refuse("the last such weekday of the month", CHECK);
-    }
-    Ok(())
 }
 
 /// What to say about a character that has no place in any schedule.

@@ -12,11 +12,16 @@
 //! | `a`, `a-b`, `a,b` | a value, a range, a list of both; a range may wrap around (`22-2`, `FRI-MON`) |
 //! | `*/n`, `a-b/n`, `a/n` | each n-th value from the first; `a/n` runs to the end of the field |
 //! | `JAN`, `MON` | names of months and weekdays, in any case; Sunday is 0 and 7 |
+//! | `L`, `L-3`, `LW` | the last day of the month, the third before it, the last from Monday to Friday |
+//! | `15W` | the day from Monday to Friday nearest to the 15th, in the same month |
+//! | `FRI#2`, `5L` | the second Friday of the month, the last one |
+//! | `~`, `a~b`, `~/n` | a value, or the first value of a step, that the job's name chooses |
 //! | `@yearly @annually @monthly @weekly @daily @midnight @hourly` | at the first second of it |
-//! | `@every 1h30m` | at the multiples of a duration since the Unix epoch, in any zone |
+//! | `@every 1h30m` | at the multiples of a duration since the Unix epoch or the job's anchor, in any zone |
+//! | `@at 2030-12-24T09:30:00Z` | once; `@at 2030-12-24 09:30` is the clock in the job's zone |
 //!
 //! When neither day field begins with `*` or `?`, a day matches if *either* does, else if *both*
-//! do: the rule of Vixie cron.
+//! do: the rule of Vixie cron. A lone `~` chooses a day of the month from 1 to 28.
 //!
 //! # When the clocks change
 //!
@@ -27,11 +32,15 @@
 //!
 //! Nothing here reads a clock, and nothing fires before 1970 or after 2100.
 
+mod chosen;
 mod compiled;
 mod describe;
 mod error;
 mod field;
+mod intern;
 mod parse;
+mod plan;
+mod print;
 mod zone;
 
 #[cfg(test)]
@@ -44,17 +53,22 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+pub use chosen::spread_of;
 pub use error::ScheduleError;
+pub use intern::Interner;
+pub use plan::Plan;
 
 use compiled::Rule;
+use parse::Context;
 use zone::Clock;
 
-/// A parsed schedule. Cloning shares it; two are equal when their texts are.
+/// A parsed schedule. Cloning shares it; two are equal when their texts and their rules are.
 #[derive(Clone)]
 pub struct Schedule(Arc<Inner>);
 
+#[derive(PartialEq, Eq, Hash)]
 struct Inner {
-    text: Box<str>,
+    text: Arc<str>,
     rule: Rule,
 }
 
@@ -69,10 +83,33 @@ impl Schedule {
     /// ```
     ///
     /// # Errors
-    /// Names the field, the mistake and its place where the expression is not in the dialect, is
-    /// not supported yet, or could never fire.
+    /// Names the field, the mistake and its place where the expression is not in the dialect, could
+    /// never fire, or needs a job's name to choose a value by.
     pub fn parse(expr: &str) -> Result<Self, ScheduleError> {
-        let rule = parse::parse(expr)?;
+        Self::read(expr, Context::default())
+    }
+
+    /// Reads the expression of a job, whose name chooses what `~` stands for. The periods of
+    /// `@every` begin at the anchor, and nothing fires before it.
+    ///
+    /// ```
+    /// use carillon_core::schedule::Schedule;
+    /// let nightly = Schedule::for_job("~ 3 * * *", "settle", None).unwrap();
+    /// assert_eq!(nightly.canonical(), "25 3 * * *");
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn for_job(
+        expr: &str,
+        name: &str,
+        anchor: Option<DateTime<Utc>>,
+    ) -> Result<Self, ScheduleError> {
+        Self::read(expr, Context { name: Some(name), anchor })
+    }
+
+    fn read(expr: &str, context: Context<'_>) -> Result<Self, ScheduleError> {
+        let rule = parse::parse(expr, context)?;
         Ok(Self(Arc::new(Inner { text: expr.into(), rule })))
     }
 
@@ -80,6 +117,18 @@ impl Schedule {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// The same rule in its one canonical spelling, with `~` resolved; without the anchor.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        print::canonical(&self.0.rule)
+    }
+
+    /// Whether two schedules fire alike because they are the same rule, however they are spelled.
+    #[must_use]
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        self.0.rule == other.0.rule
     }
 
     /// The first firing strictly after an instant, in whole seconds; none when there is none
@@ -173,7 +222,7 @@ impl Schedule {
 
 impl PartialEq for Schedule {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }
 }
 

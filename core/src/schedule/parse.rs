@@ -1,19 +1,21 @@
 //! Text to [`Rule`]: splits an expression into fields, spells each for the `cron` crate, which
-//! parses and validates, and refuses what could never fire.
+//! parses and validates, adds what the crate does not know, and refuses what could never fire.
 //!
 //! The crate joins the two day fields with AND and goes wrong where clocks change, so only its
 //! parsed values are used, never its iterator.
 
 use std::str::FromStr;
 
+use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use cron::TimeUnitSpec;
 
 use super::ScheduleError;
-use super::compiled::{FIRST_YEAR, Fields, Rule};
+use super::compiled::{FIRST_YEAR, Fields, Join, LAST_YEAR, Rule, Sixty};
 use super::field::{
-    DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, MONTHS, Piece, SECOND, YEAR, foreign, is_blank,
-    translate,
+    DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, MONTHS, Piece, Reader, SECOND, YEAR, foreign,
+    is_blank,
 };
+use super::zone::HORIZON;
 
 /// Longest expression in bytes. Every second, minute, hour, day, month and year written out as
 /// numbers takes about 1,200; anything longer is an accident or an attack.
@@ -22,8 +24,17 @@ const MAX_BYTES: usize = 2048;
 /// Longest period of `@every`: a hundred years of 365 days, in seconds.
 const MAX_PERIOD: i64 = 36_500 * 86_400;
 
+/// What an expression may refer to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Context<'a> {
+    /// The job that `~` chooses for.
+    pub(super) name: Option<&'a str>,
+    /// Where the periods of `@every` begin; the Unix epoch where absent.
+    pub(super) anchor: Option<DateTime<Utc>>,
+}
+
 /// Reads an expression.
-pub(super) fn parse(expr: &str) -> Result<Rule, ScheduleError> {
+pub(super) fn parse(expr: &str, context: Context<'_>) -> Result<Rule, ScheduleError> {
     let whole = Piece { text: expr, start: 0 };
     if expr.len() > MAX_BYTES {
         let rest = expr.get(expr.floor_char_boundary(MAX_BYTES)..);
@@ -45,12 +56,12 @@ pub(super) fn parse(expr: &str) -> Result<Rule, ScheduleError> {
         ));
     }
     if body.text.starts_with('@') {
-        return parse_nickname(body);
+        return parse_nickname(body, context);
     }
-    parse_fields(body)
+    parse_fields(body, context)
 }
 
-fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
+fn parse_nickname(body: Piece<'_>, context: Context<'_>) -> Result<Rule, ScheduleError> {
     let (name, rest) = match body.text.find(is_blank) {
         Some(end) => (
             Piece { text: body.text.get(..end).unwrap_or_default(), ..body },
@@ -65,14 +76,8 @@ fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
         "@weekly" => "0 0 * * 0",
         "@daily" | "@midnight" => "0 0 * * *",
         "@hourly" => "0 * * * *",
-        "@every" => return parse_every(rest),
-        "@at" => {
-            return Err(name.error(
-                "schedule",
-                "`@at` is not supported yet: write the date as seven fields, such as \
-                 `0 30 9 24 12 ? 2030`",
-            ));
-        }
+        "@every" => return parse_every(rest, context),
+        "@at" => return parse_at(rest),
         "@reboot" => {
             return Err(name.error(
                 "schedule",
@@ -85,8 +90,8 @@ fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
             return Err(name.error(
                 "schedule",
                 format!(
-                    "{} is not known: use @yearly, @monthly, @weekly, @daily, @hourly or \
-                     `@every 90s`",
+                    "{} is not known: use @yearly, @monthly, @weekly, @daily, @hourly, \
+                     `@every 90s` or `@at 2030-12-24T09:30:00Z`",
                     name.quoted()
                 ),
             ));
@@ -95,10 +100,10 @@ fn parse_nickname(body: Piece<'_>) -> Result<Rule, ScheduleError> {
     if !rest.text.is_empty() {
         return Err(rest.error("schedule", format!("{} takes nothing after it", name.quoted())));
     }
-    parse_fields(Piece { text: fields, start: 0 })
+    parse_fields(Piece { text: fields, start: 0 }, context)
 }
 
-fn parse_every(body: Piece<'_>) -> Result<Rule, ScheduleError> {
+fn parse_every(body: Piece<'_>, context: Context<'_>) -> Result<Rule, ScheduleError> {
     const HOW: &str = "write days, hours, minutes and seconds in this order, such as `1h30m`, \
                        `90s` or `2d`";
     let field = "@every";
@@ -128,10 +133,62 @@ fn parse_every(body: Piece<'_>) -> Result<Rule, ScheduleError> {
     if total == 0 {
         return Err(body.error(field, "must be at least one second"));
     }
-    Ok(Rule::Every(total))
+    let anchor = context.anchor.map_or(0, |anchor| anchor.timestamp());
+    // Earlier and later anchors are refused with the job; only the phase of an earlier one matters.
+    let from = if anchor < 0 { anchor.rem_euclid(total) } else { anchor };
+    Ok(Rule::Every {
+        period: u32::try_from(total).unwrap_or(u32::MAX),
+        from: u32::try_from(from).unwrap_or(u32::MAX),
+    })
 }
 
-fn parse_fields(body: Piece<'_>) -> Result<Rule, ScheduleError> {
+/// Reads the instant of `@at`, or the wall-clock time in a zone that is known later.
+fn parse_at(body: Piece<'_>) -> Result<Rule, ScheduleError> {
+    const HOW: &str = "write `2030-12-24T09:30:00Z`, `2030-12-24T09:30:00+08:00`, or \
+                       `2030-12-24 09:30` for the clock in the job's own zone";
+    let field = "@at";
+    if body.text.is_empty() {
+        return Err(body.error(field, format!("an instant is missing: {HOW}")));
+    }
+    let out_of_range = || body.error(field, format!("is out of range {FIRST_YEAR}-{LAST_YEAR}"));
+    let fraction = || body.error(field, "has a fraction: schedules count whole seconds");
+    if let Ok(instant) = DateTime::parse_from_rfc3339(body.text) {
+        if instant.nanosecond() != 0 {
+            return Err(fraction());
+        }
+        let seconds = Some(instant.timestamp()).filter(|s| (0..HORIZON).contains(s));
+        let at = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        return at.map(Rule::At).ok_or_else(out_of_range);
+    }
+    let wall = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"]
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(body.text, form).ok())
+        .ok_or_else(|| body.error(field, format!("{} is not an instant: {HOW}", body.quoted())))?;
+    if wall.nanosecond() != 0 {
+        return Err(fraction());
+    }
+    let year = u32::try_from(wall.year()).unwrap_or_default();
+    if !(FIRST_YEAR..=LAST_YEAR).contains(&year) {
+        return Err(out_of_range());
+    }
+    let mut years = [0; 17];
+    choose_year(&mut years, year);
+    Ok(Rule::Fields(Fields {
+        seconds: Sixty::new(1 << wall.second()),
+        minutes: Sixty::new(1 << wall.minute()),
+        hours: 1 << wall.hour(),
+        days: 1 << wall.day(),
+        last_days: 0,
+        near_days: 0,
+        weekdays: [1; 7],
+        months: 1 << wall.month(),
+        years,
+        join: Join::Both,
+        fixed: true,
+    }))
+}
+
+fn parse_fields(body: Piece<'_>, context: Context<'_>) -> Result<Rule, ScheduleError> {
     let pieces: Vec<Piece<'_>> = body.split(is_blank).filter(|p| !p.text.is_empty()).collect();
     let none = Piece { text: "", start: body.start };
     let (second, [minute, hour, day, month, weekday], year) = match *pieces.as_slice() {
@@ -140,53 +197,66 @@ fn parse_fields(body: Piece<'_>) -> Result<Rule, ScheduleError> {
         [s, a, b, c, d, e, y] => (s, [a, b, c, d, e], y),
         _ => return Err(wrong_count(body, &pieces)),
     };
-    let mut spelled = String::with_capacity(64);
+    let mut reader = Reader { name: context.name, ..Reader::default() };
     if second.text.is_empty() {
-        spelled.push('0');
+        reader.spelled.push('0');
     } else {
-        translate(&SECOND, second, &mut spelled)?;
+        reader.field(&SECOND, second)?;
     }
-    for (unit, piece) in [
-        (&MINUTE, minute),
-        (&HOUR, hour),
-        (&DAY_OF_MONTH, day),
-        (&MONTH, month),
-        (&DAY_OF_WEEK, weekday),
-    ] {
-        spelled.push(' ');
-        translate(unit, piece, &mut spelled)?;
-    }
+    reader.field(&MINUTE, minute)?;
+    reader.field(&HOUR, hour)?;
+    let any_day = reader.field(&DAY_OF_MONTH, day)?;
+    reader.field(&MONTH, month)?;
+    let any_weekday = reader.field(&DAY_OF_WEEK, weekday)?;
     if !year.text.is_empty() {
-        spelled.push(' ');
-        translate(&YEAR, year, &mut spelled)?;
+        reader.field(&YEAR, year)?;
     }
-    let parsed = cron::Schedule::from_str(&spelled)
+    let parsed = cron::Schedule::from_str(&reader.spelled)
         .map_err(|e| body.error("schedule", format!("cannot be read: {e}")))?;
 
     let follows = |p: Piece<'_>| p.text.contains(['*', '/']);
     let open = |p: Piece<'_>| p.text.starts_with(['*', '?']);
-    let mut years = [0; 3];
-    for ordinal in parsed.years().iter() {
-        let bit = i64::from(ordinal) - FIRST_YEAR;
-        let word = usize::try_from(bit / 64).ok().and_then(|w| years.get_mut(w));
-        if let Some(word) = word {
-            *word |= 1 << (bit % 64);
+    let mut years = [0; 17];
+    for year in parsed.years().iter() {
+        choose_year(&mut years, year);
+    }
+    let mut weekdays = reader.weekdays;
+    if any_weekday {
+        for ordinal in parsed.days_of_week().iter() {
+            // Sunday is the crate's 1.
+            if let Some(chosen) = weekdays.get_mut((ordinal - 1) as usize) {
+                *chosen = 1;
+            }
+        }
+    }
+    for chosen in &mut weekdays {
+        const FIRST_TO_FIFTH: u8 = 0b11_1110;
+        if *chosen & FIRST_TO_FIFTH == FIRST_TO_FIFTH {
+            *chosen = 1;
         }
     }
     let fields = Fields {
-        seconds: mask(parsed.seconds()),
-        minutes: mask(parsed.minutes()),
-        years,
+        seconds: Sixty::new(mask(parsed.seconds())),
+        minutes: Sixty::new(mask(parsed.minutes())),
         hours: mask(parsed.hours()) as u32,
-        days: mask(parsed.days_of_month()) as u32,
+        days: if any_day { mask(parsed.days_of_month()) as u32 } else { 0 },
+        last_days: reader.last_days,
+        near_days: reader.near_days,
+        weekdays,
         months: mask(parsed.months()) as u16,
-        // Sunday is the crate's 1.
-        weekdays: (mask(parsed.days_of_week()) >> 1) as u8,
-        either_day: !open(day) && !open(weekday),
+        years,
+        join: if open(day) || open(weekday) { Join::Both } else { Join::Either },
         fixed: !follows(minute) && !follows(hour),
     };
     refuse_never(&fields, day, month, year)?;
-    Ok(Rule::Fields(fields))
+    Ok(Rule::Fields(fields.recognised()))
+}
+
+fn choose_year(years: &mut [u8; 17], year: u32) {
+    let bit = year.wrapping_sub(FIRST_YEAR);
+    if let Some(byte) = years.get_mut(bit as usize / 8) {
+        *byte |= 1 << (bit % 8);
+    }
 }
 
 fn mask(values: &impl TimeUnitSpec) -> u64 {
@@ -226,11 +296,12 @@ fn refuse_never(
     if fields.next_reading(0).is_some() {
         return Ok(());
     }
-    let any_year = Fields { years: [u64::MAX; 3], ..*fields };
+    let any_year = Fields { years: [u8::MAX; 17], ..*fields };
     if any_year.next_reading(0).is_some() {
         return Err(year.error("year", "would never fire: no chosen year has such a day"));
     }
-    let one = fields.days.count_ones() == 1 && fields.months.count_ones() == 1;
+    let plain = fields.last_days | fields.near_days == 0;
+    let one = plain && fields.days.count_ones() == 1 && fields.months.count_ones() == 1;
     let name = MONTHS
         .get((fields.months.trailing_zeros() as usize).wrapping_sub(1))
         .copied()
@@ -253,13 +324,18 @@ fn refuse_never(
 
 #[cfg(test)]
 mod tests {
-    use super::super::compiled::LAST_YEAR;
+    use std::collections::BTreeSet;
+
     use super::super::{Schedule, ScheduleError};
     use super::*;
 
+    fn rule(expr: &str) -> Rule {
+        parse(expr, Context { name: Some("settle"), anchor: None }).unwrap()
+    }
+
     fn fields(expr: &str) -> Fields {
-        match parse(expr) {
-            Ok(Rule::Fields(fields)) => fields,
+        match rule(expr) {
+            Rule::Fields(fields) => fields,
             other => panic!("{expr}: {other:?}"),
         }
     }
@@ -295,20 +371,28 @@ mod tests {
             ("05 007 * * *", "5 7 * * *"),
             ("@every 90s", "@every 1m30s"),
             ("@every 1d", "@EVERY  24H "),
+            ("0 0 l,lw,15w * *", "0 0 15W,LW,L-0 * *"),
+            ("0 0 * * fril", "0 0 * * 5L"),
+            ("0 0 * * 7#1,0l", "0 0 * * SUN#1,SundayL"),
+            ("0 0 * * MON,MON#2", "0 0 * * MON"),
+            ("0 0 * * 1#1,1#2,1#3,1#4,1#5", "0 0 * * MON"),
+            ("@at 2030-01-02 03:04", "0 4 3 2 1 ? 2030"),
+            ("@at 2030-01-02T03:04:05", "5 4 3 2 1 ? 2030"),
+            ("@at 2030-01-02T03:04:05+03:00", "@at 2030-01-02T00:04:05Z"),
         ] {
-            assert_eq!(parse(a).unwrap(), parse(b).unwrap(), "{a} and {b}");
+            assert_eq!(rule(a), rule(b), "{a} and {b}");
         }
     }
 
     #[test]
     fn values_reach_their_masks() {
         let all = fields("5/20 58-3 22-2/2 29-2 11-1 6-1 2040,1970,2100");
-        assert_eq!(bits(all.seconds), [5, 25, 45]);
-        assert_eq!(bits(all.minutes), [0, 1, 2, 3, 58, 59]);
+        assert_eq!(bits(all.seconds.bits()), [5, 25, 45]);
+        assert_eq!(bits(all.minutes.bits()), [0, 1, 2, 3, 58, 59]);
         assert_eq!(bits(u64::from(all.hours)), [0, 2, 22]);
         assert_eq!(bits(u64::from(all.days)), [1, 2, 29, 30, 31]);
         assert_eq!(bits(u64::from(all.months)), [1, 11, 12]);
-        assert_eq!(bits(u64::from(all.weekdays)), [0, 1, 6]);
+        assert_eq!(all.weekdays, [1, 1, 0, 0, 0, 0, 1]);
         assert_eq!(all.chosen_years().collect::<Vec<_>>(), [1970, 2040, 2100]);
         assert_eq!(fields("* * * * *").chosen_years().count(), 131);
     }
@@ -324,7 +408,7 @@ mod tests {
             ("0 0 1 * *", false),
             ("0 0 1,* * 1", true),
         ] {
-            assert_eq!(fields(expr).either_day, either, "{expr}");
+            assert_eq!(fields(expr).join == Join::Either, either, "{expr}");
         }
     }
 
@@ -342,6 +426,70 @@ mod tests {
         ] {
             assert_eq!(fields(expr).fixed, fixed, "{expr}");
         }
+    }
+
+    #[test]
+    fn the_name_chooses_within_the_range() {
+        let chosen = |expr: &str, name: &str| match parse(
+            expr,
+            Context { name: Some(name), anchor: None },
+        ) {
+            Ok(Rule::Fields(fields)) => fields,
+            other => panic!("{expr}: {other:?}"),
+        };
+        let names: Vec<String> = (0..300).map(|n| format!("job-{n}")).collect();
+        for (expr, field, possible) in [
+            ("~ 0 * * *", 0, (0..60).collect::<Vec<u32>>()),
+            ("10~12 0 * * *", 0, vec![10, 11, 12]),
+            ("57~ 0 * * *", 0, vec![57, 58, 59]),
+            ("~2 0 * * *", 0, vec![0, 1, 2]),
+            ("58~1 0 * * *", 0, vec![58, 59, 0, 1]),
+            ("0 ~ * * *", 1, (0..24).collect()),
+            ("0 0 ~ * *", 2, (1..29).collect()),
+            ("0 0 30~2 * *", 2, vec![30, 31, 1, 2]),
+            ("0 0 1 ~ *", 3, (1..13).collect()),
+            ("0 0 * * ~", 4, (0..7).collect()),
+            ("0 0 * * 7~1", 4, vec![0, 1]),
+            ("0 0 * * FRI~7", 4, vec![5, 6, 0]),
+        ] {
+            let mut seen = BTreeSet::new();
+            for name in &names {
+                let fields = chosen(expr, name);
+                assert_eq!(fields, chosen(expr, name));
+                assert!(fields.fixed);
+                let week = fields.whole_weekdays();
+                let masks = [
+                    fields.minutes.bits(),
+                    fields.hours.into(),
+                    fields.days.into(),
+                    fields.months.into(),
+                    week.into(),
+                ];
+                assert_eq!(masks[field].count_ones(), 1, "{expr} for {name}");
+                seen.insert(masks[field].trailing_zeros());
+            }
+            assert_eq!(seen, possible.into_iter().collect(), "{expr}");
+        }
+        for name in &names {
+            let fields = chosen("~/15 8~17/4 * * *", name);
+            let (minutes, hours) = (bits(fields.minutes.bits()), bits(fields.hours.into()));
+            assert!(minutes[0] < 15 && minutes.len() == 4 && minutes[1] - minutes[0] == 15);
+            assert!((8..12).contains(&hours[0]) && hours.iter().all(|h| (8..=17).contains(h)));
+            assert!(!fields.fixed);
+            let pair = bits(chosen("~,~ 0 * * *", name).minutes.bits());
+            assert!(pair.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn an_anchor_begins_the_periods() {
+        let every = |anchor: &str| {
+            let anchor = anchor.parse().ok();
+            parse("@every 1h30m", Context { name: None, anchor }).unwrap()
+        };
+        assert_eq!(every("1970-01-01T00:00:00Z"), rule("@every 90m"));
+        assert_eq!(every("1970-01-02T00:00:01Z"), Rule::Every { period: 5400, from: 86_401 });
+        assert_eq!(every("1969-12-31T23:00:00Z"), Rule::Every { period: 5400, from: 1800 });
     }
 
     #[test]
@@ -425,49 +573,74 @@ mod tests {
                 "year: would never fire: no chosen year has such a day",
             ),
             (
-                "0 0 L * *",
+                "0 0 L-3W * *",
+                "    ^^^^",
+                "day of month: `L-3W` is not a day of the month: write `L`, `L-3`, `LW` or `15W`",
+            ),
+            ("0 0 1,L-31 * *", "        ^^", "day of month: 31 is out of range 0-30"),
+            (
+                "0 0 W * *",
                 "    ^",
-                "day of month: `L` (the last day) is not supported yet: fire on every such day and let the command check the date",
+                "day of month: `W` is not a day of the month: write `L`, `L-3`, `LW` or `15W`",
             ),
             (
-                "0 0 L-3 * *",
-                "    ^^^",
-                "day of month: `L-3` (the last day) is not supported yet: fire on every such day and let the command check the date",
+                "0 0 1-15W * *",
+                "    ^^^^^",
+                "day of month: `1-15W` is not a day of the month: write `L`, `L-3`, `LW` or `15W`",
+            ),
+            ("0 0 32W * *", "    ^^", "day of month: 32 is out of range 1-31"),
+            (
+                "0 0 L-30 2 *",
+                "    ^^^^^^",
+                "day of month: would never fire: no chosen month has such a day",
             ),
             (
-                "0 0 LW * *",
-                "    ^^",
-                "day of month: `LW` (the last day) is not supported yet: fire on every such day and let the command check the date",
+                "0 0 * * L",
+                "        ^",
+                "day of week: `L` needs a weekday before it: `6L` is the last Saturday of the month",
             ),
             (
-                "0 0 1,15W * *",
-                "      ^^^",
-                "day of month: `15W` (the nearest weekday) is not supported yet: fire on every such day and let the command check the date",
+                "0 0 * * FRI#6",
+                "            ^",
+                "day of week: `6` is not 1-5: `FRI#2` is the second Friday of the month",
             ),
             (
-                "0 0 * * 5L",
+                "0 0 * * MON-FRI#2",
+                "        ^^^^^^^",
+                "day of week: `MON-FRI` is not a value: use 0-7 or SUN-SAT",
+            ),
+            (
+                "0 0 * * #2",
                 "        ^^",
-                "day of week: `5L` (the last such weekday of the month) is not supported yet: fire on every such day and let the command check the date",
+                "day of week: a weekday is missing before the `#`: `FRI#2` is the second Friday of the month",
             ),
-            (
-                "0 0 * * friL",
-                "        ^^^^",
-                "day of week: `friL` (the last such weekday of the month) is not supported yet: fire on every such day and let the command check the date",
-            ),
-            (
-                "0 0 * * FRI#2",
-                "        ^^^^^",
-                "day of week: `FRI#2` (the n-th weekday of the month) is not supported yet: fire on every such day and let the command check the date",
-            ),
+            ("0 0 * * 8L", "        ^", "day of week: 8 is out of range 0-7"),
             (
                 "~ 3 * * *",
                 "^",
-                "minute: `~` (a value chosen by hash) is not supported yet: write a fixed value",
+                "minute: `~` takes its value from the job's name, and there is none here",
+            ),
+            ("0 0 0 1 1 ? ~", "            ^", "year: `~` does not choose a year: write it"),
+            (
+                "@at",
+                "   ^",
+                "@at: an instant is missing: write `2030-12-24T09:30:00Z`, `2030-12-24T09:30:00+08:00`, or `2030-12-24 09:30` for the clock in the job's own zone",
             ),
             (
-                "@at 2030-01-01T00:00:00Z",
-                "^^^",
-                "schedule: `@at` is not supported yet: write the date as seven fields, such as `0 30 9 24 12 ? 2030`",
+                "@at tomorrow",
+                "    ^^^^^^^^",
+                "@at: `tomorrow` is not an instant: write `2030-12-24T09:30:00Z`, `2030-12-24T09:30:00+08:00`, or `2030-12-24 09:30` for the clock in the job's own zone",
+            ),
+            (
+                "@at 2101-01-01T00:00:00Z",
+                "    ^^^^^^^^^^^^^^^^^^^^",
+                "@at: is out of range 1970-2100",
+            ),
+            ("@at 1969-12-31 09:30", "    ^^^^^^^^^^^^^^^^", "@at: is out of range 1970-2100"),
+            (
+                "@at 2030-01-01T00:00:00.5Z",
+                "    ^^^^^^^^^^^^^^^^^^^^^^",
+                "@at: has a fraction: schedules count whole seconds",
             ),
             (
                 "@reboot",
@@ -477,7 +650,7 @@ mod tests {
             (
                 " @dailyish",
                 " ^^^^^^^^^",
-                "schedule: `@dailyish` is not known: use @yearly, @monthly, @weekly, @daily, @hourly or `@every 90s`",
+                "schedule: `@dailyish` is not known: use @yearly, @monthly, @weekly, @daily, @hourly, `@every 90s` or `@at 2030-12-24T09:30:00Z`",
             ),
             ("@daily 5", "       ^", "schedule: `@daily` takes nothing after it"),
             (
@@ -560,7 +733,7 @@ mod tests {
 
     #[test]
     fn the_longest_honest_expression_is_read() {
-        let all = |range: std::ops::RangeInclusive<i64>| {
+        let all = |range: std::ops::RangeInclusive<u32>| {
             range.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
         };
         let expr = format!(
@@ -575,6 +748,6 @@ mod tests {
         );
         let written = fields(&expr);
         let stars = fields("* * * * * * *");
-        assert_eq!(Fields { either_day: false, fixed: false, ..written }, stars);
+        assert_eq!(Fields { join: Join::Every, fixed: false, ..written }, stars);
     }
 }

@@ -44,11 +44,17 @@ impl Segment {
     }
 }
 
+/// Instants in one entry of a clock's index: 48.5 days, as a power of two.
+const INDEX_SHIFT: u32 = 22;
+
 /// The wall clock of one zone from 1970 to the horizon.
 #[derive(Debug)]
 pub(super) struct Clock {
     /// Never empty, ordered by `start`; `reached` never decreases either.
     segments: Box<[Segment]>,
+    /// For each 2^22 seconds since the epoch, the segment that holds at their beginning: a search
+    /// begins there and is over after a step or two.
+    index: Box<[u16]>,
 }
 
 impl Clock {
@@ -77,18 +83,36 @@ impl Clock {
             segments.push(last);
             start = change;
         }
-        Self { segments: segments.into_boxed_slice() }
+        let index = (0..=(HORIZON + PROBE_STEP) >> INDEX_SHIFT)
+            .map(|entry| {
+                let begun = segments.partition_point(|s| s.start <= entry << INDEX_SHIFT);
+                u16::try_from(begun - 1).unwrap_or_default()
+            })
+            .collect();
+        Self { segments: segments.into_boxed_slice(), index }
+    }
+
+    /// The number of the segment that holds at an instant.
+    fn position(&self, instant: i64) -> usize {
+        let entry = usize::try_from(instant >> INDEX_SHIFT).unwrap_or_default();
+        let mut position = match self.index.get(entry) {
+            Some(position) => usize::from(*position),
+            None => self.segments.len() - 1,
+        };
+        while self.segments.get(position + 1).is_some_and(|s| s.start <= instant) {
+            position += 1;
+        }
+        position
     }
 
     /// The segment that holds at an instant, and all later ones in order.
     pub(super) fn segments_from(&self, instant: i64) -> &[Segment] {
-        let after = self.segments.partition_point(|s| s.start <= instant);
-        self.segments.get(after.saturating_sub(1)..).unwrap_or(&[])
+        self.segments.get(self.position(instant)..).unwrap_or(&[])
     }
 
     fn segment_at(&self, instant: i64) -> Segment {
         // Never empty, and the first segment has no beginning.
-        self.segments_from(instant).first().copied().unwrap_or(Segment {
+        self.segments.get(self.position(instant)).copied().unwrap_or(Segment {
             start: i64::MIN,
             offset: 0,
             reached: i64::MIN,
@@ -109,10 +133,12 @@ impl Clock {
     /// The first instant at which the clock shows this reading or a later one: the reading's
     /// first occurrence, or the end of the gap that swallowed it.
     pub(super) fn first_instant(&self, reading: i64) -> i64 {
-        let after = self.segments.partition_point(|s| s.reached < reading);
-        self.segments
-            .get(after.saturating_sub(1))
-            .map_or(reading, |s| s.start.max(reading - s.offset))
+        // No offset is a whole day, so this segment is not too late.
+        let mut position = self.position(reading - 86_400);
+        while self.segments.get(position + 1).is_some_and(|s| s.reached < reading) {
+            position += 1;
+        }
+        self.segments.get(position).map_or(reading, |s| s.start.max(reading - s.offset))
     }
 
     /// The segment that begins exactly at this instant.
