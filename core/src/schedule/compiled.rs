@@ -8,14 +8,11 @@
 //! end of the gap in spring and the first occurrence in autumn. Any other rule fires at every
 //! instant whose reading matches: it follows the clock.
 
+use super::calendar::{
+    DAY, END, FIRST_YEAR, LAST_YEAR, first_day, first_month, month_of, weekday, year_and_month,
+};
 use super::zone::{Clock, HORIZON, Segment};
 
-/// The first year a mask can hold; the `cron` crate's own first year.
-pub(super) const FIRST_YEAR: u32 = 1970;
-/// The last year a mask can hold; the `cron` crate's own last year.
-pub(super) const LAST_YEAR: u32 = 2100;
-
-const DAY: i64 = 86_400;
 /// Every day of each of the seven weekdays: bit 0 of each byte.
 const EVERY_ONE: u64 = 0x0001_0101_0101_0101;
 
@@ -62,6 +59,8 @@ pub(super) enum Join {
     Every,
     /// Both must match, and only weekdays are restricted, none of them to some of the month.
     Weekly,
+    /// Both must match, and only days of the month are restricted, all of them by number.
+    Monthly,
     /// Both must match.
     Both,
     /// One of them must match: the rule of Vixie cron when both are restricted.
@@ -85,6 +84,7 @@ impl Sixty {
 
 impl Rule {
     /// The first firing after `after`, in seconds since the epoch.
+    #[inline]
     pub(super) fn next_after(&self, clock: &Clock, after: i64) -> Option<i64> {
         let after = after.max(-1);
         if after >= HORIZON {
@@ -122,9 +122,14 @@ impl Rule {
 }
 
 impl Fields {
+    #[inline]
     fn next_after(&self, clock: &Clock, after: i64) -> Option<i64> {
         let segments = clock.segments_from(after);
         let (now, later) = segments.split_first()?;
+        if later.is_empty() && now.start <= after - i64::from(DAY) {
+            // Its last change, if it had any, is so long ago that every rule follows the clock.
+            return Some(self.next_reading(after + now.offset + 1)? - now.offset);
+        }
         if self.fixed {
             let reading = self.next_reading(now.reached.max(after + now.offset) + 1)?;
             return match later.first() {
@@ -144,6 +149,7 @@ impl Fields {
 
     /// The first match on a clock that changes before it; `candidate` is the first matching
     /// reading in the first of `segments` or after it.
+    #[inline(never)] // so that the frequent, short ways stay short
     fn next_following(&self, mut candidate: Option<i64>, segments: &[Segment]) -> Option<i64> {
         let mut segments = segments.iter().peekable();
         while let Some(segment) = segments.next() {
@@ -198,30 +204,30 @@ impl Fields {
     }
 
     /// The first matching reading at or after `from`.
+    #[inline]
     pub(super) fn next_reading(&self, from: i64) -> Option<i64> {
-        let (today, time) = day_and_time(from.max(0));
-        let day = self.next_day(today)?;
-        if day == today
-            && let Some(time) = self.next_time(time)
-        {
-            return Some(i64::from(day) * DAY + i64::from(time));
-        }
-        let day = if day == today { self.next_day(today + 1)? } else { day };
-        Some(i64::from(day) * DAY + i64::from(self.first_time()))
+        let (today, time) = day_and_time(from)?;
+        let (first, last) = (self.first_time(), self.last_time());
+        let day = self.next_day(today + u32::from(time > last))?;
+        let time = if day > today || first == last { first } else { self.next_time(time)? };
+        Some(i64::from(day * DAY + time))
     }
 
     /// How many matching readings lie in `[from, end)`.
     pub(super) fn count_readings(&self, from: i64, end: i64) -> u64 {
-        let (from, end) = (from.max(0), end.max(0));
+        let end = end.min(HORIZON);
         if from >= end {
             return 0;
         }
-        let ((first, early), (last, late)) = (day_and_time(from), day_and_time(end));
+        let (Some((first, early)), Some((last, late))) = (day_and_time(from), day_and_time(end))
+        else {
+            return 0;
+        };
         let part = |day: u32, time: u32| match self.next_day(day) == Some(day) {
             true => self.times_before(time),
             false => 0,
         };
-        let whole = self.count_days(first, last) * self.times_before(DAY as u32);
+        let whole = self.count_days(first, last) * self.times_before(DAY);
         whole + part(last, late) - part(first, early)
     }
 
@@ -232,7 +238,15 @@ impl Fields {
             + self.seconds.bits().trailing_zeros()
     }
 
+    /// The last time of day that matches, in seconds since midnight.
+    fn last_time(&self) -> u32 {
+        (31 - self.hours.leading_zeros()) * 3600
+            + (63 - self.minutes.bits().leading_zeros()) * 60
+            + (63 - self.seconds.bits().leading_zeros())
+    }
+
     /// The first time of day at or after `from` that matches, in seconds since midnight.
+    #[inline]
     fn next_time(&self, from: u32) -> Option<u32> {
         let (hour, minute, second) = (from / 3600, from / 60 % 60, from % 60);
         let (hours, minutes, seconds) =
@@ -270,6 +284,7 @@ impl Fields {
     }
 
     /// The first matching day at or after `from`, in days since the epoch.
+    #[inline]
     fn next_day(&self, from: u32) -> Option<u32> {
         let day = match self.join {
             Join::Every => from,
@@ -278,60 +293,77 @@ impl Fields {
                 let weeks = week | week << 7;
                 from + (weeks >> weekday(from)).trailing_zeros()
             }
+            Join::Monthly => self.next_of_month(from),
             Join::Both | Join::Either => return self.next_date(from),
         };
-        (i64::from(day) * DAY < HORIZON).then_some(day)
+        (day < END).then_some(day)
+    }
+
+    /// As [`Self::next_day`], where every month and year is chosen.
+    #[inline]
+    fn next_of_month(&self, from: u32) -> u32 {
+        let month = month_of(from);
+        let (first, next) = (first_day(month), first_day(month + 1));
+        let rest = self.days.checked_shr(from + 1 - first).unwrap_or_default();
+        let found = from + rest.trailing_zeros();
+        if rest != 0 && found < next {
+            return found;
+        }
+        let lowest = self.days.trailing_zeros();
+        let after_next = first_day(month + 2);
+        // Of two months in a row one has 31 days.
+        let of_next = lowest <= 28 || next + lowest <= after_next;
+        lowest - 1 + if of_next { next } else { after_next }
     }
 
     /// As [`Self::next_day`], by the calendar: a look at each month that is chosen.
+    #[inline(never)] // so that the frequent, short ways stay short
     fn next_date(&self, from: u32) -> Option<u32> {
-        let (mut year, mut month, mut day) = civil(from);
-        let mut first = from + 1 - day;
+        let mut month = month_of(from);
+        let mut day = from.checked_sub(first_day(month))? + 1;
         loop {
-            if self.has_year(year) {
-                if has(u64::from(self.months), month) {
-                    let found = self.days_of(year, month, first) >> day;
-                    if found != 0 {
-                        return Some(first + day - 1 + found.trailing_zeros());
-                    }
+            let (year, of_year) = year_and_month(month);
+            let chosen = match next_bit(self.months.into(), of_year) {
+                Some(later) if self.has_year(year) => month + later - of_year,
+                _ => {
+                    first_month(self.next_year(year + 1)?) + u32::from(self.months).trailing_zeros()
+                        - 1
                 }
-                if let Some(later) = next_bit(u64::from(self.months), month + 1) {
-                    first = match later == month + 1 {
-                        true => first + month_length(year, month),
-                        false => days_since_epoch(year, later),
-                    };
-                    (month, day) = (later, 1);
-                    continue;
-                }
+            };
+            if chosen > month {
+                (month, day) = (chosen, 1);
             }
-            year = self.next_year(year + 1)?;
-            (month, day) = (u32::from(self.months).trailing_zeros(), 1);
-            first = days_since_epoch(year, month);
+            let first = first_day(month);
+            let found = self.days_of(month).checked_shr(day).unwrap_or_default();
+            if found != 0 {
+                return Some(first + day - 1 + found.trailing_zeros());
+            }
+            (month, day) = (month + 1, 1);
         }
     }
 
     /// How many matching days lie in `[from, end)`, in days since the epoch.
     fn count_days(&self, from: u32, end: u32) -> u64 {
-        let end = end.min(days_since_epoch(LAST_YEAR + 1, 1));
+        let end = end.min(END);
         let mut day = from;
         let mut total = 0;
         while day < end {
-            let (year, month, first) = civil(day);
-            let start = day + 1 - first;
-            let next = start + month_length(year, month);
-            if self.has_year(year) && has(u64::from(self.months), month) {
-                let days = u64::from(self.days_of(year, month, start));
-                total += below(days, end.min(next) - start + 1) - below(days, first);
+            let month = month_of(day);
+            let (first, next) = (first_day(month), first_day(month + 1));
+            let (year, of_year) = year_and_month(month);
+            if self.has_year(year) && has(self.months.into(), of_year) {
+                let days = u64::from(self.days_of(month));
+                total += below(days, end.min(next) - first + 1) - below(days, day - first + 1);
             }
             day = next;
         }
         total
     }
 
-    /// The matching days of one month, bits 1 to 31; `first` is its first day since the epoch.
-    fn days_of(&self, year: u32, month: u32, first: u32) -> u32 {
-        let length = month_length(year, month);
-        let real = ((1_u64 << length) as u32).wrapping_sub(1) << 1;
+    /// The matching days of one month, bits 1 to 31.
+    fn days_of(&self, month: u32) -> u32 {
+        let first = first_day(month);
+        let length = first_day(month + 1) - first;
         let mut by_date = self.days;
         if self.last_days | self.near_days != 0 {
             by_date |= self.last_days.reverse_bits() >> (31 - length);
@@ -341,10 +373,9 @@ impl Fields {
             EVERY_ONE => u32::MAX,
             _ => self.weekdays_of(weekday(first), length),
         };
-        real & match self.join {
-            Join::Either => by_date | by_weekday,
-            Join::Every | Join::Weekly | Join::Both => by_date & by_weekday,
-        }
+        let days =
+            if self.join == Join::Either { by_date | by_weekday } else { by_date & by_weekday };
+        days & real_days(length)
     }
 
     /// The days chosen by weekday in a month that begins on weekday `first`.
@@ -411,12 +442,20 @@ impl Fields {
     }
 
     fn next_year(&self, from: u32) -> Option<u32> {
-        (from.max(FIRST_YEAR)..=LAST_YEAR).find(|year| self.has_year(*year))
+        let from = from.max(FIRST_YEAR) - FIRST_YEAR;
+        let [words @ .., last] = self.years;
+        let rest = u128::from_le_bytes(words).checked_shr(from).unwrap_or_default();
+        if rest != 0 {
+            return Some(FIRST_YEAR + from + rest.trailing_zeros());
+        }
+        let from = from.max(128);
+        let rest = last.checked_shr(from - 128).unwrap_or_default();
+        (rest != 0).then(|| FIRST_YEAR + from + rest.trailing_zeros())
     }
 
     /// The chosen years in order.
     pub(super) fn chosen_years(&self) -> impl Iterator<Item = u32> {
-        (FIRST_YEAR..=LAST_YEAR).filter(|year| self.has_year(*year))
+        std::iter::successors(self.next_year(FIRST_YEAR), |year| self.next_year(year + 1))
     }
 
     /// Sets `join` to the quick form of [`Join::Both`] where there is one, so that equal rules have
@@ -425,26 +464,30 @@ impl Fields {
         const ALL_DAYS: u32 = !1;
         const ALL_MONTHS: u16 = 0b1_1111_1111_1110;
         let open = self.join != Join::Either
-            && self.days == ALL_DAYS
             && self.months == ALL_MONTHS
             && self.chosen_years().count() as u32 == LAST_YEAR - FIRST_YEAR + 1;
+        let all_days = self.days == ALL_DAYS;
+        let by_number = all_days || self.last_days | self.near_days == 0;
         let join = match u64::from_le_bytes(self.padded_weekdays()) {
-            EVERY_ONE if open => Join::Every,
-            every if open && every & !EVERY_ONE == 0 => Join::Weekly,
+            EVERY_ONE if open && all_days => Join::Every,
+            EVERY_ONE if open && by_number => Join::Monthly,
+            week if open && all_days && week & !EVERY_ONE == 0 => Join::Weekly,
             _ => self.join,
         };
         Self { join, ..self }
     }
 }
 
-/// Day since the epoch, and seconds since its midnight.
-fn day_and_time(reading: i64) -> (u32, u32) {
-    ((reading / DAY) as u32, (reading % DAY) as u32)
+/// Day since the epoch, and seconds since its midnight; of a negative reading those of 0. None
+/// only far beyond the horizon.
+fn day_and_time(reading: i64) -> Option<(u32, u32)> {
+    let reading = u32::try_from(reading.max(0)).ok()?;
+    Some((reading / DAY, reading % DAY))
 }
 
-/// 1970-01-01 was a Thursday, which is 4.
-fn weekday(day: u32) -> u32 {
-    (day + 4) % 7
+/// Bits 1 to `length`, which is 28 to 31.
+fn real_days(length: u32) -> u32 {
+    u32::MAX >> (32 - length) << 1
 }
 
 /// The position of the first set bit at or after `from`, which is at most 63.
@@ -462,65 +505,13 @@ fn below(mask: u64, end: u32) -> u64 {
     u64::from((mask & ((1 << (end & 63)) - 1)).count_ones())
 }
 
-/// Year, month and day of a day since the epoch; Neri and Schneider, "Euclidean affine functions
-/// and their application to calendar algorithms" (2022), section 6.
-fn civil(days: u32) -> (u32, u32, u32) {
-    const CENTURIES: u32 = 146_097;
-    let n = 4 * (days + 719_468) + 3;
-    let (century, of_century) = (n / CENTURIES, n % CENTURIES / 4);
-    let product = 2_939_745 * u64::from(4 * of_century + 3);
-    let (year, of_year) = ((product >> 32) as u32, product as u32 / 2_939_745 / 4);
-    let n = 2_141 * of_year + 197_913;
-    let (month, day) = (n >> 16, n % (1 << 16) / 2_141);
-    // Their year begins in March.
-    let year = 100 * century + year;
-    if of_year >= 306 { (year + 1, month - 12, day + 1) } else { (year, month, day + 1) }
-}
-
-/// The first day of a month, in days since the epoch; Howard Hinnant, "chrono-Compatible Low-Level
-/// Date Algorithms", `days_from_civil`.
-fn days_since_epoch(year: u32, month: u32) -> u32 {
-    let year = year - u32::from(month <= 2);
-    let from_march = (month + 9) % 12;
-    let of_year = (153 * from_march + 2) / 5;
-    year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468
-}
-
-fn month_length(year: u32, month: u32) -> u32 {
-    match month {
-        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
-            29
-        }
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::{Datelike, NaiveDate};
 
     #[test]
     fn a_rule_leaves_room_in_a_cache_line() {
         assert_eq!((size_of::<Rule>(), align_of::<Rule>()), (60, 4));
-    }
-
-    #[test]
-    fn the_calendar_agrees_with_chrono() {
-        let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
-        for days in 0..=(HORIZON / DAY) as u32 {
-            let date = epoch + chrono::TimeDelta::days(days.into());
-            let (year, month, day) = civil(days);
-            assert_eq!(
-                (year, month, day),
-                (u32::try_from(date.year()).unwrap(), date.month(), date.day())
-            );
-            assert_eq!(days_since_epoch(year, month) + day - 1, days);
-            assert_eq!(month_length(year, month), u32::from(date.num_days_in_month()));
-            assert_eq!(weekday(days), date.weekday().num_days_from_sunday());
-        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The common shapes get the words that a person would use; all others are enumerated, which is
 //! longer but never wrong.
 
-use super::compiled::{FIRST_YEAR, Fields, Join, LAST_YEAR, Rule};
+use super::calendar::{FIRST_YEAR, LAST_YEAR};
+use super::compiled::{Fields, Join, Rule};
 
 const ALL_DAYS: u32 = !1;
 const ALL_MONTHS: u16 = 0b1_1111_1111_1110;

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use super::ScheduleError;
+use super::calendar::{FIRST_YEAR, LAST_YEAR};
 use super::chosen::chosen_by;
-use super::compiled::{FIRST_YEAR, LAST_YEAR};
 
 /// What one field accepts.
 pub(super) struct Unit {

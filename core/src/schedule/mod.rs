@@ -32,6 +32,7 @@
 //!
 //! Nothing here reads a clock, and nothing fires before 1970 or after 2100.
 
+mod calendar;
 mod chosen;
 mod compiled;
 mod describe;
@@ -144,8 +145,7 @@ impl Schedule {
     /// ```
     #[must_use]
     pub fn next_after(&self, zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let next = self.0.rule.next_after(Clock::of(zone), after.timestamp())?;
-        DateTime::from_timestamp(next, 0)
+        calendar::instant(self.0.rule.next_after(Clock::of(zone), after.timestamp())?)
     }
 
     /// The firings after an instant, in order.

@@ -10,7 +10,8 @@ use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use cron::TimeUnitSpec;
 
 use super::ScheduleError;
-use super::compiled::{FIRST_YEAR, Fields, Join, LAST_YEAR, Rule, Sixty};
+use super::calendar::{FIRST_YEAR, LAST_YEAR};
+use super::compiled::{Fields, Join, Rule, Sixty};
 use super::field::{
     DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, MONTHS, Piece, Reader, SECOND, YEAR, foreign,
     is_blank,

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat};
 
-use super::compiled::{FIRST_YEAR, Fields, Join, LAST_YEAR, Rule};
+use super::calendar::{FIRST_YEAR, LAST_YEAR};
+use super::compiled::{Fields, Join, Rule};
 
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 

@@ -95,10 +95,9 @@ impl Clock {
     /// The number of the segment that holds at an instant.
     fn position(&self, instant: i64) -> usize {
         let entry = usize::try_from(instant >> INDEX_SHIFT).unwrap_or_default();
-        let mut position = match self.index.get(entry) {
-            Some(position) => usize::from(*position),
-            None => self.segments.len() - 1,
-        };
+        // Past the end of the index the last segment holds.
+        let mut position =
+            self.index.get(entry).map_or(self.segments.len() - 1, |p| usize::from(*p));
         while self.segments.get(position + 1).is_some_and(|s| s.start <= instant) {
             position += 1;
         }
@@ -107,6 +106,9 @@ impl Clock {
 
     /// The segment that holds at an instant, and all later ones in order.
     pub(super) fn segments_from(&self, instant: i64) -> &[Segment] {
+        if self.segments.len() == 1 {
+            return &self.segments;
+        }
         self.segments.get(self.position(instant)..).unwrap_or(&[])
     }
 
