@@ -9,12 +9,19 @@
 //! instant whose reading matches: it follows the clock.
 
 use super::calendar::{
-    DAY, END, FIRST_YEAR, LAST_YEAR, first_day, first_month, month_of, weekday, year_and_month,
+    DAY, END, FIRST_YEAR, first_day, first_month, month_of, weekday, year_and_month,
 };
 use super::zone::{Clock, HORIZON, Segment};
 
 /// Every day of each of the seven weekdays: bit 0 of each byte.
 const EVERY_ONE: u64 = 0x0001_0101_0101_0101;
+
+/// Every year of the calendar.
+pub(super) const ALL_YEARS: [u8; 17] = {
+    let mut years = [u8::MAX; 17];
+    years[16] = 0b111;
+    years
+};
 
 /// When a schedule fires. All numbers are seconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -463,9 +470,8 @@ impl Fields {
     pub(super) fn recognised(self) -> Self {
         const ALL_DAYS: u32 = !1;
         const ALL_MONTHS: u16 = 0b1_1111_1111_1110;
-        let open = self.join != Join::Either
-            && self.months == ALL_MONTHS
-            && self.chosen_years().count() as u32 == LAST_YEAR - FIRST_YEAR + 1;
+        let open =
+            self.join != Join::Either && self.months == ALL_MONTHS && self.years == ALL_YEARS;
         let all_days = self.days == ALL_DAYS;
         let by_number = all_days || self.last_days | self.near_days == 0;
         let join = match u64::from_le_bytes(self.padded_weekdays()) {

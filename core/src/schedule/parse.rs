@@ -11,7 +11,7 @@ use cron::TimeUnitSpec;
 
 use super::ScheduleError;
 use super::calendar::{FIRST_YEAR, LAST_YEAR};
-use super::compiled::{Fields, Join, Rule, Sixty};
+use super::compiled::{ALL_YEARS, Fields, Join, Rule, Sixty};
 use super::field::{
     DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, MONTHS, Piece, Reader, SECOND, YEAR, foreign,
     is_blank,
@@ -297,7 +297,7 @@ fn refuse_never(
     if fields.next_reading(0).is_some() {
         return Ok(());
     }
-    let any_year = Fields { years: [u8::MAX; 17], ..*fields };
+    let any_year = Fields { years: ALL_YEARS, ..*fields };
     if any_year.next_reading(0).is_some() {
         return Err(year.error("year", "would never fire: no chosen year has such a day"));
     }

@@ -5,8 +5,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat};
 
-use super::calendar::{FIRST_YEAR, LAST_YEAR};
-use super::compiled::{Fields, Join, Rule};
+use super::compiled::{ALL_YEARS, Fields, Join, Rule};
 
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
@@ -43,14 +42,14 @@ fn expression(fields: &Fields) -> String {
     }
     let (day, weekday) = days(fields);
     let month = Set::new(fields.months.into(), 1, 12).text(true);
-    let years: Vec<u32> = fields.chosen_years().collect();
-    let every_year = years.len() == (FIRST_YEAR..=LAST_YEAR).count();
+    let every_year = fields.years == ALL_YEARS;
 
     let mut text = format!("{minute} {hour} {day} {month} {weekday}");
     if fields.seconds.bits() != 1 || !every_year {
         text = format!("{} {text}", Set::new(fields.seconds.bits(), 0, 59).text(true));
     }
     if !every_year {
+        let years: Vec<u32> = fields.chosen_years().collect();
         text = format!("{text} {}", runs(&years).join(","));
     }
     text
