@@ -1,145 +1,510 @@
-//! The ordered list of what is due. Pure: it knows no clock and decides nothing; whoever holds it
-//! says what time it is.
+//! The ordered list of what is due: for every job the instant of its next slot. Pure: it knows no
+//! clock and decides nothing; whoever holds it says what time it is.
+//!
+//! # When the clock is set
+//!
+//! Nothing here measures how much time passed: only instants are compared.
+//!
+//! - A step *backwards* makes nothing due again. What was popped is off the list until its owner
+//!   says from which slot it goes on; what is on it waits until the clock shows its instant.
+//! - A jump *forwards* makes everything that it passed due at once. It is popped in the order of
+//!   its instants, each job once however many of its slots were passed; the owner settles those by
+//!   arithmetic ([`Schedule::slots_between`](crate::schedule::Schedule::slots_between)).
+//!
+//! # Cost
+//!
+//! A job takes 8 bytes, and 8 more while it waits, beside its key; a plan takes 64, and some 16
+//! around it, however many jobs share it. Every operation on one job takes constant time on the
+//! whole, whatever the number of jobs.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+mod plans;
+mod wheel;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-/// Keys by the instant at which each is due, at most one instant for each key.
+use crate::schedule::Plan;
+pub use plans::PlanId;
+use plans::Plans;
+use wheel::{Entry, Wheel};
+
+/// A job's place on the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u32);
+
+/// A job whose slot is due.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due<'a, K> {
+    /// The job's place: it waits for nothing until [`Timetable::renew`] or
+    /// [`Timetable::replace`].
+    pub ticket: Ticket,
+    /// The job.
+    pub key: &'a K,
+    /// The instant at which it was due: its slot and its spread.
+    pub at: DateTime<Utc>,
+}
+
+/// The second of a job that waits for nothing: after every instant of a schedule.
+const NEVER: u32 = u32::MAX;
+/// Outdated entries that are always tolerated in the queue; beyond, as many as there are jobs.
+const TOLERATED: usize = 1024;
+/// Answers that are remembered, so that jobs on one plan do not ask it one by one.
+const REMEMBERED: usize = 1024;
+
+/// Jobs by the instant of their next slot.
+///
+/// A job is on a [`Plan`], which many may share, and waits for the first slot after the one up to
+/// which it is decided.
 #[derive(Debug, Clone)]
 pub struct Timetable<K> {
-    order: BTreeSet<(DateTime<Utc>, K)>,
-    due: HashMap<K, DateTime<Utc>>,
+    places: Vec<Place>,
+    keys: Vec<Option<K>>,
+    free: Vec<u32>,
+    plans: Plans,
+    queue: Wheel,
+    /// How many jobs wait.
+    waiting: usize,
+    memory: Vec<Answer>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The second that it waits for. An entry of the queue counts while it agrees.
+    at: u32,
+    plan: u32,
+}
+
+/// When the first slot of a plan after `through` is due.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    plan: u32,
+    through: i64,
+    at: u32,
 }
 
 impl<K> Default for Timetable<K> {
     fn default() -> Self {
-        Self { order: BTreeSet::new(), due: HashMap::new() }
+        Self::with_capacity(0, 0)
     }
 }
 
-impl<K: Ord + Clone + Hash> Timetable<K> {
-    /// An empty timetable.
+impl<K> Timetable<K> {
+    /// An empty list with room for so many jobs on so many plans.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets when a key is due, whether it was on the list or not.
-    pub fn insert(&mut self, key: K, at: DateTime<Utc>) {
-        self.remove(&key);
-        self.order.insert((at, key.clone()));
-        self.due.insert(key, at);
-    }
-
-    /// Takes a key off the list. Returns when it was due.
-    pub fn remove(&mut self, key: &K) -> Option<DateTime<Utc>> {
-        let (key, at) = self.due.remove_entry(key)?;
-        self.order.remove(&(at, key));
-        Some(at)
-    }
-
-    /// When a key is due.
-    #[must_use]
-    pub fn get(&self, key: &K) -> Option<DateTime<Utc>> {
-        self.due.get(key).copied()
-    }
-
-    /// The earliest instant at which anything is due.
-    #[must_use]
-    pub fn peek(&self) -> Option<DateTime<Utc>> {
-        self.order.first().map(|(at, _)| *at)
-    }
-
-    /// Takes off the earliest key that is due at `now` or before; of equal instants, the lowest
-    /// key. Called until it returns none, it yields everything due, in order.
-    pub fn pop_due(&mut self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, K)> {
-        if self.peek()? > now {
-            return None;
+    pub fn with_capacity(jobs: usize, plans: usize) -> Self {
+        Self {
+            places: Vec::with_capacity(jobs),
+            keys: Vec::with_capacity(jobs),
+            free: Vec::new(),
+            plans: Plans::with_capacity(plans),
+            queue: Wheel::default(),
+            waiting: 0,
+            memory: vec![Answer { plan: u32::MAX, through: 0, at: NEVER }; REMEMBERED],
         }
-        let (at, key) = self.order.pop_first()?;
-        self.due.remove(&key);
-        Some((at, key))
     }
 
-    /// How many keys are on the list.
+    /// The place of a plan on this list, the same for equal plans.
+    pub fn plan(&mut self, plan: &Plan) -> PlanId {
+        self.plans.intern(plan)
+    }
+
+    /// The same plan for one more job.
+    pub fn share(&mut self, plan: &PlanId) -> PlanId {
+        self.plans.share(plan)
+    }
+
+    /// Gives back a plan that no job was put on.
+    pub fn give_back(&mut self, plan: PlanId) {
+        self.plans.give_back(plan);
+    }
+
+    /// Puts a job on the list; it waits for the first slot of its plan after `through`.
+    pub fn insert(&mut self, key: K, plan: PlanId, through: DateTime<Utc>) -> Ticket {
+        let place = Place { at: NEVER, plan: self.plans.enter(plan) };
+        let ticket = match self.free.pop() {
+            Some(ticket) => ticket,
+            None => {
+                self.places.push(place);
+                self.keys.push(None);
+                (self.places.len() - 1) as u32
+            }
+        };
+        if let Some(free) = self.places.get_mut(ticket as usize) {
+            *free = place;
+        }
+        if let Some(free) = self.keys.get_mut(ticket as usize) {
+            *free = Some(key);
+        }
+        self.wait(ticket, place.plan, through);
+        Ticket(ticket)
+    }
+
+    /// Puts a job on another plan.
+    pub fn replace(&mut self, ticket: Ticket, plan: PlanId, through: DateTime<Utc>) {
+        let plan = self.plans.enter(plan);
+        let Some(place) = self.places.get_mut(ticket.0 as usize) else {
+            return self.plans.leave(plan);
+        };
+        let old = std::mem::replace(&mut place.plan, plan);
+        self.plans.leave(old);
+        self.wait(ticket.0, plan, through);
+    }
+
+    /// Makes a job wait for the first slot of its plan after `through`.
+    pub fn renew(&mut self, ticket: Ticket, through: DateTime<Utc>) {
+        if let Some(place) = self.places.get(ticket.0 as usize) {
+            self.wait(ticket.0, place.plan, through);
+        }
+    }
+
+    /// Takes a job off the list.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<K> {
+        let key = self.keys.get_mut(ticket.0 as usize)?.take()?;
+        let place = self.places.get_mut(ticket.0 as usize)?;
+        if std::mem::replace(&mut place.at, NEVER) != NEVER {
+            self.waiting -= 1;
+        }
+        self.plans.leave(place.plan);
+        self.free.push(ticket.0);
+        self.tidy();
+        Some(key)
+    }
+
+    /// The job at a place.
+    #[must_use]
+    pub fn get(&self, ticket: Ticket) -> Option<&K> {
+        self.keys.get(ticket.0 as usize)?.as_ref()
+    }
+
+    /// The instant that a job waits for.
+    #[must_use]
+    pub fn waits_for(&self, ticket: Ticket) -> Option<DateTime<Utc>> {
+        instant(self.places.get(ticket.0 as usize)?.at)
+    }
+
+    /// The earliest instant that any job waits for.
+    pub fn peek(&mut self) -> Option<DateTime<Utc>> {
+        let places = &self.places;
+        instant(self.queue.peek(|entry| counts(places, entry))?.at)
+    }
+
+    /// Takes the first job that is due at `now` or before. Called until it returns none, it yields
+    /// everything due, in the order of the instants.
+    pub fn pop_due(&mut self, now: DateTime<Utc>) -> Option<Due<'_, K>> {
+        let now = u32::try_from(now.timestamp().clamp(0, i64::from(NEVER) - 1)).ok()?;
+        let places = &self.places;
+        let entry = self.queue.pop(now, |entry| counts(places, entry))?;
+        self.places.get_mut(entry.ticket as usize)?.at = NEVER;
+        self.waiting -= 1;
+        let key = self.keys.get(entry.ticket as usize)?.as_ref()?;
+        Some(Due { ticket: Ticket(entry.ticket), key, at: instant(entry.at)? })
+    }
+
+    /// How many slots of all jobs are due in `(after, through]`. Takes as long as there are plans.
+    #[must_use]
+    pub fn count_between(&self, after: DateTime<Utc>, through: DateTime<Utc>) -> u64 {
+        let (after, through) = (after.timestamp(), through.timestamp());
+        self.plans.used().map(|(plan, jobs)| jobs * plan.count_due(after, through)).sum()
+    }
+
+    /// How many slots of all jobs are due in each of so many steps, the first of which begins at
+    /// `from` and does not hold it. A step is at least a second.
+    #[must_use]
+    pub fn forecast(&self, from: DateTime<Utc>, step: TimeDelta, steps: usize) -> Vec<u64> {
+        let mut counts = vec![0; steps];
+        let (from, step) = (from.timestamp(), step.num_seconds().max(1));
+        for (plan, jobs) in self.plans.used() {
+            plan.count_steps(from, step, &mut counts, jobs);
+        }
+        counts
+    }
+
+    /// How many jobs are on the list.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.due.len()
+        self.places.len() - self.free.len()
     }
 
-    /// Whether nothing is on the list.
+    /// Whether no job is on the list.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.due.is_empty()
+        self.len() == 0
     }
+
+    /// How many distinct plans the jobs are on.
+    #[must_use]
+    pub fn plans(&self) -> usize {
+        self.plans.len()
+    }
+
+    fn wait(&mut self, ticket: u32, plan: u32, through: DateTime<Utc>) {
+        let at = self.next_due(plan, through.timestamp());
+        let Some(place) = self.places.get_mut(ticket as usize) else { return };
+        let before = std::mem::replace(&mut place.at, at);
+        if before == at {
+            return;
+        }
+        self.waiting += usize::from(before == NEVER);
+        if at == NEVER {
+            self.waiting -= 1;
+        } else {
+            self.queue.push(Entry { at, ticket });
+        }
+        self.tidy();
+    }
+
+    fn next_due(&mut self, number: u32, through: i64) -> u32 {
+        let Some(plan) = self.plans.get(number) else { return NEVER };
+        let ask = || plan.next_due(through).and_then(|at| u32::try_from(at).ok()).unwrap_or(NEVER);
+        if self.plans.jobs(number) < 2 {
+            return ask();
+        }
+        match self.memory.get_mut(number as usize % REMEMBERED) {
+            Some(answer) if (answer.plan, answer.through) == (number, through) => answer.at,
+            Some(answer) => {
+                *answer = Answer { plan: number, through, at: ask() };
+                answer.at
+            }
+            None => ask(),
+        }
+    }
+
+    /// Makes the queue anew when more of it is outdated than not.
+    fn tidy(&mut self) {
+        if self.queue.len() <= 2 * self.waiting + TOLERATED {
+            return;
+        }
+        self.queue = Wheel::default();
+        for (ticket, place) in (0..).zip(&self.places) {
+            if place.at != NEVER {
+                self.queue.push(Entry { at: place.at, ticket });
+            }
+        }
+    }
+}
+
+fn counts(places: &[Place], entry: Entry) -> bool {
+    places.get(entry.ticket as usize).is_some_and(|place| place.at == entry.at)
+}
+
+fn instant(at: u32) -> Option<DateTime<Utc>> {
+    (at != NEVER).then(|| DateTime::from_timestamp(at.into(), 0)).flatten()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
+    use chrono_tz::Tz;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::schedule::Schedule;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn all_due<K: Ord + Clone + Hash>(
-        table: &mut Timetable<K>,
-        now: DateTime<Utc>,
-    ) -> Vec<(DateTime<Utc>, K)> {
-        std::iter::from_fn(|| table.pop_due(now)).collect()
+    fn plan(expr: &str, spread: u32) -> Plan {
+        Plan::new(&Schedule::parse(expr).unwrap(), Tz::UTC, spread)
+    }
+
+    fn all_due<K: Copy>(table: &mut Timetable<K>, now: i64) -> Vec<(i64, K)> {
+        std::iter::from_fn(|| table.pop_due(at(now)).map(|due| (due.at.timestamp(), *due.key)))
+            .collect()
     }
 
     #[test]
     fn pops_in_order_and_only_what_is_due() {
-        let mut table = Timetable::new();
-        for (key, seconds) in [("c", 3), ("b", 1), ("a", 1), ("d", 9)] {
-            table.insert(key, at(seconds));
+        let mut table = Timetable::default();
+        for (key, expr, spread) in [
+            ("d", "@hourly", 0),
+            ("c", "* * * * *", 30),
+            ("a", "* * * * *", 0),
+            ("b", "* * * * *", 0),
+        ] {
+            let plan = table.plan(&plan(expr, spread));
+            table.insert(key, plan, at(0));
         }
-        assert_eq!(table.peek(), Some(at(1)));
-        assert_eq!(table.pop_due(at(0)), None);
-        assert_eq!(all_due(&mut table, at(3)), [(at(1), "a"), (at(1), "b"), (at(3), "c")]);
-        assert_eq!((table.len(), table.peek()), (1, Some(at(9))));
+        assert_eq!((table.len(), table.plans()), (4, 3));
+        assert_eq!(table.peek(), Some(at(60)));
+        assert_eq!(all_due(&mut table, 59), []);
+        assert_eq!(all_due(&mut table, 90), [(60, "a"), (60, "b"), (90, "c")]);
+        assert_eq!((table.len(), table.peek()), (4, Some(at(3600))));
     }
 
     #[test]
-    fn inserting_again_replaces() {
-        let mut table = Timetable::new();
-        table.insert("a", at(5));
-        table.insert("a", at(2));
-        assert_eq!((table.len(), table.get(&"a")), (1, Some(at(2))));
-        assert_eq!(all_due(&mut table, at(9)), [(at(2), "a")]);
-        assert!(table.is_empty());
-        assert_eq!(table.remove(&"a"), None);
+    fn a_popped_job_waits_for_nothing_until_it_is_renewed() {
+        let mut table = Timetable::default();
+        let minutely = table.plan(&plan("* * * * *", 0));
+        let ticket = table.insert("a", minutely, at(0));
+        assert_eq!(all_due(&mut table, 600), [(60, "a")]);
+        assert_eq!((table.peek(), table.waits_for(ticket)), (None, None));
+        table.renew(ticket, at(60));
+        assert_eq!(table.waits_for(ticket), Some(at(120)));
+        let hourly = table.plan(&plan("@hourly", 5));
+        table.replace(ticket, hourly, at(60));
+        assert_eq!(table.peek(), Some(at(3605)));
+        assert_eq!(table.get(ticket), Some(&"a"));
+        assert_eq!(table.remove(ticket), Some("a"));
+        assert_eq!((table.get(ticket), table.waits_for(ticket)), (None, None));
+        assert_eq!(table.remove(ticket), None);
+        assert_eq!((table.len(), table.plans(), table.peek()), (0, 0, None));
+    }
+
+    #[test]
+    fn a_job_whose_schedule_is_over_stays_without_waiting() {
+        let mut table = Timetable::default();
+        let once = table.plan(&plan("@at 1970-01-01T00:01:00Z", 0));
+        let ticket = table.insert("a", once, at(0));
+        assert_eq!(all_due(&mut table, 60), [(60, "a")]);
+        table.renew(ticket, at(60));
+        assert_eq!((table.peek(), table.len()), (None, 1));
+        table.renew(ticket, at(0));
+        assert_eq!(table.peek(), Some(at(60)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps() {
+        let mut table = Timetable::default();
+        let tickets = [("a", "0 1 * * *"), ("b", "30 0 * * *")].map(|(key, expr)| {
+            let plan = table.plan(&plan(expr, 0));
+            table.insert(key, plan, at(0))
+        });
+        // Forwards by a week: each once, the oldest first.
+        assert_eq!(all_due(&mut table, 7 * 86_400), [(1800, "b"), (3600, "a")]);
+        // Backwards: nothing again, and what comes next waits for its instant.
+        for ticket in tickets {
+            table.renew(ticket, at(7 * 86_400));
+        }
+        assert_eq!(all_due(&mut table, 3600), []);
+        assert_eq!(table.peek(), Some(at(7 * 86_400 + 1800)));
+    }
+
+    #[test]
+    fn plans_are_shared_and_forgotten() {
+        let mut table = Timetable::default();
+        let a = table.plan(&plan("0 1 * * *", 0));
+        let b = table.plan(&plan("00 01 * * *", 0));
+        assert_eq!(table.plans(), 1);
+        table.give_back(b);
+        let ticket = table.insert("a", a, at(0));
+        let other = table.plan(&plan("0 1 * * *", 1));
+        assert_eq!(table.plans(), 2);
+        table.give_back(other);
+        assert_eq!((table.plans(), table.remove(ticket), table.plans()), (1, Some("a"), 0));
+        let again = table.plan(&plan("0 2 * * *", 0));
+        table.insert("b", again, at(0));
+        assert_eq!((table.peek(), table.plans()), (Some(at(7200)), 1));
+    }
+
+    #[test]
+    fn replacing_for_ever_does_not_grow() {
+        let mut table = Timetable::default();
+        let minutely = table.plan(&plan("* * * * *", 0));
+        let ticket = table.insert("a", minutely, at(0));
+        for minute in 0..100_000 {
+            table.renew(ticket, at(60 * minute));
+        }
+        assert!(table.queue.len() <= TOLERATED + 2);
+        assert_eq!(all_due(&mut table, 60 * 100_000), [(60 * 100_000, "a")]);
+    }
+
+    #[test]
+    fn counts_for_the_forecast() {
+        let mut table = Timetable::default();
+        for (key, (expr, spread)) in
+            [("* * * * * *", 0), ("*/5 * * * *", 30), ("0 1 * * *", 0), ("@every 7m", 3)]
+                .into_iter()
+                .cycle()
+                .take(12)
+                .enumerate()
+        {
+            let plan = table.plan(&plan(expr, spread));
+            table.insert(key, plan, at(0));
+        }
+        let (from, day) = (at(86_400 * 365 + 17), TimeDelta::days(1));
+        let minutes = table.forecast(from, TimeDelta::minutes(1), 1440);
+        assert_eq!(minutes.iter().sum::<u64>(), 3 * (86_400 + 288 + 1 + 206));
+        assert_eq!(minutes.iter().sum::<u64>(), table.count_between(from, from + day));
+        for (index, count) in minutes.iter().enumerate() {
+            let start = from + TimeDelta::minutes(index as i64);
+            assert_eq!(*count, table.count_between(start, start + TimeDelta::minutes(1)));
+        }
+        assert!(table.forecast(from, TimeDelta::zero(), 0).is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(usize, i64),
+        Replace(usize, usize, i64),
+        Renew(usize, i64),
+        Remove(usize),
+        Pop(i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let through = 0_i64..20_000;
+        prop_oneof![
+            4 => (0_usize..6, through.clone()).prop_map(|(p, t)| Step::Insert(p, t)),
+            2 => (0_usize..20, 0_usize..6, through.clone()).prop_map(|(j, p, t)| Step::Replace(j, p, t)),
+            2 => (0_usize..20, through.clone()).prop_map(|(j, t)| Step::Renew(j, t)),
+            1 => (0_usize..20).prop_map(Step::Remove),
+            6 => through.prop_map(Step::Pop),
+        ]
     }
 
     proptest! {
+        /// The clock of `Pop` goes forwards and backwards as it likes.
         #[test]
-        fn agrees_with_a_plain_list(steps in prop::collection::vec((0_u8..3, 0_u8..8, 0_i64..20), 0..60)) {
-            let mut table = Timetable::new();
-            let mut plain: Vec<(DateTime<Utc>, u8)> = Vec::new();
-            for (step, key, seconds) in steps {
+        fn agrees_with_a_plain_list(steps in prop::collection::vec(step(), 0..200)) {
+            let plans = ["* * * * * *", "*/5 * * * *", "7 * * * *", "@every 61s", "@at 1970-01-01T02:00:00Z", "0 0 1 1 *"]
+                .map(|expr| plan(expr, (expr.len() as u32 - 9) % 5));
+            let mut table = Timetable::default();
+            let mut list: BTreeMap<Ticket, (usize, Option<i64>)> = BTreeMap::new();
+            for step in steps {
                 match step {
-                    0 => {
-                        plain.retain(|(_, k)| *k != key);
-                        plain.push((at(seconds), key));
-                        table.insert(key, at(seconds));
+                    Step::Insert(p, t) => {
+                        let id = table.plan(&plans[p]);
+                        let ticket = table.insert(p, id, at(t));
+                        prop_assert!(list.insert(ticket, (p, plans[p].next_due(t))).is_none());
                     }
-                    1 => {
-                        plain.retain(|(_, k)| *k != key);
-                        table.remove(&key);
+                    Step::Replace(job, p, t) => {
+                        let Some(ticket) = list.keys().nth(job).copied() else { continue };
+                        let id = table.plan(&plans[p]);
+                        table.replace(ticket, id, at(t));
+                        list.insert(ticket, (p, plans[p].next_due(t)));
                     }
-                    _ => {
-                        plain.sort();
-                        let due: Vec<_> = plain.extract_if(.., |(t, _)| *t <= at(seconds)).collect();
-                        prop_assert_eq!(all_due(&mut table, at(seconds)), due);
+                    Step::Renew(job, t) => {
+                        let Some((ticket, (p, due))) = list.iter_mut().nth(job) else { continue };
+                        table.renew(*ticket, at(t));
+                        *due = plans[*p].next_due(t);
+                    }
+                    Step::Remove(job) => {
+                        let Some(ticket) = list.keys().nth(job).copied() else { continue };
+                        prop_assert!(table.remove(ticket).is_some());
+                        list.remove(&ticket);
+                    }
+                    Step::Pop(now) => {
+                        let first = list.values().filter_map(|(_, due)| *due).min();
+                        prop_assert_eq!(table.peek(), first.map(at));
+                        match table.pop_due(at(now)) {
+                            Some(due) => {
+                                prop_assert_eq!(Some(due.at.timestamp()), first);
+                                prop_assert!(due.at <= at(now));
+                                let place = list.get_mut(&due.ticket).unwrap();
+                                prop_assert_eq!(place.1.take(), first);
+                            }
+                            None => prop_assert!(first.is_none_or(|first| first > now)),
+                        }
                     }
                 }
-                prop_assert_eq!(table.len(), plain.len());
-                prop_assert_eq!(table.peek(), plain.iter().map(|(t, _)| *t).min());
+                prop_assert_eq!(table.len(), list.len());
+                let used: std::collections::BTreeSet<usize> = list.values().map(|(p, _)| *p).collect();
+                prop_assert_eq!(table.plans(), used.len());
             }
+            let (after, through) = (at(100), at(9000));
+            let expected: u64 = list.values().map(|(p, _)| plans[*p].count_due(100, 9000)).sum();
+            prop_assert_eq!(table.count_between(after, through), expected);
         }
     }
 }

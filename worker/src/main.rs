@@ -1,5 +1,6 @@
 //! `carillon-worker`: arguments in, exit code out.
 
+mod agenda;
 mod claim;
 mod clock;
 mod daemon;

@@ -11,9 +11,10 @@ use carillon_core::job::{Checked, JobEntry};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
 use carillon_core::run::{LiveRun, RunRecord, TriggerRequest};
-use carillon_core::timetable::Timetable;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::Arc;
+
+use crate::agenda::Agenda;
 
 /// After how long any worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
@@ -38,7 +39,7 @@ pub(crate) enum Due {
 /// The state of the fleet and this worker's timetable over it.
 pub(crate) struct Schedule {
     pub replica: Replica,
-    pub due: Timetable<Due>,
+    pub due: Agenda<Due>,
     keys: Keys,
     worker: WorkerId,
     max_skew: TimeDelta,
@@ -65,7 +66,7 @@ pub(crate) struct WantedTrigger {
 
 impl Schedule {
     pub fn new(keys: Keys, worker: WorkerId, max_skew: TimeDelta) -> Self {
-        Self { replica: Replica::default(), due: Timetable::default(), keys, worker, max_skew }
+        Self { replica: Replica::default(), due: Agenda::default(), keys, worker, max_skew }
     }
 
     /// Takes in a feed, puts what it changed on the timetable, and returns the touched keys.

@@ -40,6 +40,28 @@ impl Plan {
         let early = |instant: i64| instant.saturating_sub(spread);
         self.rule.count(Clock::of(self.zone), early(after), early(through))
     }
+
+    /// Adds `weight` for each slot to the step of `step` seconds after `from` in which it is due.
+    /// A step does not hold its first instant, but the first of the next.
+    pub(crate) fn count_steps(&self, from: i64, step: i64, counts: &mut [u64], weight: u64) {
+        let ends = |index: usize| from.saturating_add(step.saturating_mul(index as i64 + 1));
+        let Some(last) = counts.len().checked_sub(1) else { return };
+        if self.count_due(from, ends(last)) > counts.len() as u64 {
+            let mut before = from;
+            for (index, count) in counts.iter_mut().enumerate() {
+                *count += weight * self.count_due(before, ends(index));
+                before = ends(index);
+            }
+            return;
+        }
+        let mut slot = from.saturating_sub(self.spread.into());
+        while let Some(due) = self.next_due(slot) {
+            let index = usize::try_from((due - from - 1) / step).ok();
+            let Some(count) = index.and_then(|index| counts.get_mut(index)) else { return };
+            *count += weight;
+            slot = due - i64::from(self.spread);
+        }
+    }
 }
 
 #[cfg(test)]
