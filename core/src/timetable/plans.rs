@@ -11,18 +11,14 @@ use crate::schedule::Plan;
 #[must_use = "a plan that nobody uses is to be given back"]
 pub struct PlanId(u32);
 
-/// How often a plan is used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Uses {
-    jobs: u32,
-    ids: u32,
-}
-
 /// Plans by number, and numbers by plan.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plans {
     plans: Vec<Plan>,
-    uses: Vec<Uses>,
+    /// How many jobs are on each plan, and how many ids of it are in somebody's hands. Two lists:
+    /// as pairs they would be changed by halves and read whole, which processors are slow at.
+    jobs: Vec<u32>,
+    ids: Vec<u32>,
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     free: Vec<u32>,
@@ -32,14 +28,15 @@ impl Plans {
     pub(super) fn with_capacity(plans: usize) -> Self {
         Self {
             plans: Vec::with_capacity(plans),
-            uses: Vec::with_capacity(plans),
+            jobs: Vec::with_capacity(plans),
+            ids: Vec::with_capacity(plans),
             numbers: HashTable::with_capacity(plans),
             ..Self::default()
         }
     }
 
     pub(super) fn intern(&mut self, plan: &Plan) -> PlanId {
-        let Self { plans, uses, numbers, hasher, free } = self;
+        let Self { plans, jobs, ids, numbers, hasher, free } = self;
         let hash = |number: &u32| hasher.hash_one(plans.get(*number as usize));
         let wanted = hasher.hash_one(Some(plan));
         let known = numbers.find(wanted, |number| plans.get(*number as usize) == Some(plan));
@@ -52,7 +49,8 @@ impl Plans {
                     Some(place) => *place = *plan,
                     None => {
                         plans.push(*plan);
-                        uses.push(Uses::default());
+                        jobs.push(0);
+                        ids.push(0);
                     }
                 }
                 number
@@ -62,8 +60,8 @@ impl Plans {
     }
 
     pub(super) fn share(&mut self, id: &PlanId) -> PlanId {
-        if let Some(uses) = self.uses.get_mut(id.0 as usize) {
-            uses.ids += 1;
+        if let Some(ids) = self.ids.get_mut(id.0 as usize) {
+            *ids += 1;
         }
         PlanId(id.0)
     }
@@ -71,37 +69,40 @@ impl Plans {
     /// Puts a job on a plan. Returns the plan's number.
     #[allow(clippy::needless_pass_by_value)] // the id is used up
     pub(super) fn enter(&mut self, id: PlanId) -> u32 {
-        if let Some(uses) = self.uses.get_mut(id.0 as usize) {
-            uses.ids -= 1;
-            uses.jobs += 1;
+        let number = id.0 as usize;
+        if let (Some(ids), Some(jobs)) = (self.ids.get_mut(number), self.jobs.get_mut(number)) {
+            *ids -= 1;
+            *jobs += 1;
         }
         id.0
     }
 
     /// Takes a job off a plan.
     pub(super) fn leave(&mut self, number: u32) {
-        self.end_use(number, |uses| uses.jobs -= 1);
+        if let Some(jobs) = self.jobs.get_mut(number as usize) {
+            *jobs -= 1;
+        }
+        self.forget_unused(number);
     }
 
     #[allow(clippy::needless_pass_by_value)] // the id is used up
     pub(super) fn give_back(&mut self, id: PlanId) {
-        self.end_use(id.0, |uses| uses.ids -= 1);
+        if let Some(ids) = self.ids.get_mut(id.0 as usize) {
+            *ids -= 1;
+        }
+        self.forget_unused(id.0);
     }
 
-    fn end_use(&mut self, number: u32, end: impl Fn(&mut Uses)) {
-        let Some((uses, plan)) =
-            self.uses.get_mut(number as usize).zip(self.plans.get(number as usize))
-        else {
+    fn forget_unused(&mut self, number: u32) {
+        let used = |list: &[u32]| list.get(number as usize).is_none_or(|uses| *uses > 0);
+        if used(&self.jobs) || used(&self.ids) {
             return;
-        };
-        end(uses);
-        if *uses == Uses::default() {
-            let hash = self.hasher.hash_one(Some(plan));
-            if let Ok(known) = self.numbers.find_entry(hash, |known| *known == number) {
-                known.remove();
-            }
-            self.free.push(number);
         }
+        let hash = self.hasher.hash_one(self.plans.get(number as usize));
+        if let Ok(known) = self.numbers.find_entry(hash, |known| *known == number) {
+            known.remove();
+        }
+        self.free.push(number);
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Plan> {
@@ -110,13 +111,13 @@ impl Plans {
 
     /// How many jobs are on a plan.
     pub(super) fn jobs(&self, number: u32) -> u32 {
-        self.uses.get(number as usize).map_or(0, |uses| uses.jobs)
+        self.jobs.get(number as usize).copied().unwrap_or_default()
     }
 
     /// The plans that have jobs, and how many.
     pub(super) fn used(&self) -> impl Iterator<Item = (&Plan, u64)> {
-        let all = self.plans.iter().zip(&self.uses);
-        all.filter(|(_, uses)| uses.jobs > 0).map(|(plan, uses)| (plan, uses.jobs.into()))
+        let all = self.plans.iter().zip(&self.jobs);
+        all.filter(|(_, jobs)| **jobs > 0).map(|(plan, jobs)| (plan, u64::from(*jobs)))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -32,8 +32,8 @@ pub(super) struct Wheel {
     /// No slot holds anything that is due before, and above the lowest level the slot that the
     /// floor lies in is empty.
     floor: u32,
-    /// The blocks of each slot, level by level; all but the last one of a slot are full.
-    slots: Vec<VecDeque<Vec<Entry>>>,
+    /// Level by level.
+    slots: Vec<Slot>,
     /// For each level one bit for each slot that holds something.
     occupied: [u64; LEVELS as usize],
     /// The slot that was reached: entries of one second, which is the floor.
@@ -46,11 +46,30 @@ pub(super) struct Wheel {
     len: usize,
 }
 
+/// The entries of a slot, in the order in which they came.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    last: Vec<Entry>,
+    full: VecDeque<Vec<Entry>>,
+}
+
+impl Slot {
+    /// Makes room for the first entry, or for one more after a full block.
+    #[cold]
+    fn begin_block(&mut self, spare: &mut Vec<Vec<Entry>>) {
+        let block = spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
+        let full = std::mem::replace(&mut self.last, block);
+        if !full.is_empty() {
+            self.full.push_back(full);
+        }
+    }
+}
+
 impl Default for Wheel {
     fn default() -> Self {
         Self {
             floor: 0,
-            slots: vec![VecDeque::new(); (LEVELS * SLOTS) as usize],
+            slots: vec![Slot::default(); (LEVELS * SLOTS) as usize],
             occupied: [0; LEVELS as usize],
             open: VecDeque::new(),
             taken: 0,
@@ -67,6 +86,15 @@ impl Wheel {
         self.len
     }
 
+    /// Says that hardly anything will be due before `floor`. An empty wheel that was told puts
+    /// what comes next where it belongs at once.
+    pub(super) fn begin_at(&mut self, floor: u32) {
+        if self.len == 0 {
+            self.floor = floor;
+        }
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
         self.len += 1;
         if entry.at < self.floor {
@@ -124,25 +152,19 @@ impl Wheel {
     }
 
     /// Puts an entry that is not before the floor into its slot.
+    #[inline]
     fn file(&mut self, entry: Entry) {
         let differing = u32::BITS - 1 - (entry.at ^ self.floor | 1).leading_zeros();
         let level = differing / BITS;
         let slot = entry.at >> (level * BITS) & (SLOTS - 1);
-        let (Some(blocks), Some(occupied)) = (
-            self.slots.get_mut((level * SLOTS + slot) as usize),
-            self.occupied.get_mut(level as usize),
-        ) else {
-            return;
-        };
-        match blocks.back_mut() {
-            Some(block) if block.len() < BLOCK => block.push(entry),
-            _ => {
-                let mut block = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
-                block.push(entry);
-                blocks.push_back(block);
+        let Some(place) = self.slots.get_mut((level * SLOTS + slot) as usize) else { return };
+        if place.last.len() == place.last.capacity() {
+            place.begin_block(&mut self.spare);
+            if let Some(occupied) = self.occupied.get_mut(level as usize) {
                 *occupied |= 1 << slot;
             }
         }
+        place.last.push(entry);
     }
 
     /// Opens the first slot that holds anything, or moves what it holds down.
@@ -151,7 +173,9 @@ impl Wheel {
             (0..).zip(&mut self.occupied).find(|(_, occupied)| **occupied != 0)?;
         let slot = occupied.trailing_zeros();
         *occupied &= *occupied - 1;
-        let blocks = std::mem::take(self.slots.get_mut((level * SLOTS + slot) as usize)?);
+        let Slot { last, full: mut blocks } =
+            std::mem::take(self.slots.get_mut((level * SLOTS + slot) as usize)?);
+        blocks.push_back(last);
         let second = blocks.front()?.first()?.at;
         // Slots are often of one minute or hour and hold one second of it alone.
         if blocks.iter().flatten().all(|entry| entry.at == second) {

@@ -120,20 +120,21 @@ impl<K> Timetable<K> {
     /// Puts a job on the list; it waits for the first slot of its plan after `through`.
     pub fn insert(&mut self, key: K, plan: PlanId, through: DateTime<Utc>) -> Ticket {
         let place = Place { at: NEVER, plan: self.plans.enter(plan) };
-        let ticket = match self.free.pop() {
-            Some(ticket) => ticket,
+        let free = self.free.pop().and_then(|ticket| {
+            let index = ticket as usize;
+            Some((ticket, self.places.get_mut(index)?, self.keys.get_mut(index)?))
+        });
+        let ticket = match free {
+            Some((ticket, free_place, free_key)) => {
+                (*free_place, *free_key) = (place, Some(key));
+                ticket
+            }
             None => {
                 self.places.push(place);
-                self.keys.push(None);
+                self.keys.push(Some(key));
                 (self.places.len() - 1) as u32
             }
         };
-        if let Some(free) = self.places.get_mut(ticket as usize) {
-            *free = place;
-        }
-        if let Some(free) = self.keys.get_mut(ticket as usize) {
-            *free = Some(key);
-        }
         self.wait(ticket, place.plan, through);
         Ticket(ticket)
     }
@@ -247,6 +248,8 @@ impl<K> Timetable<K> {
         if at == NEVER {
             self.waiting -= 1;
         } else {
+            let begin = u32::try_from(through.timestamp().max(0)).unwrap_or(NEVER);
+            self.queue.begin_at(begin.min(at));
             self.queue.push(Entry { at, ticket });
         }
         self.tidy();
