@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 export PATH := $(ROOT)/target/stack/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench picture setup clean-demo
+.PHONY: help demo test check bench fuzz picture setup clean-demo
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,7 +31,18 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 	fi
 
 bench: setup ## Run the benchmarks
-	@cargo bench --workspace --benches
+	@cargo bench --package carillon-core --bench time
+
+# libFuzzer's coverage needs flags that a stable compiler takes only from RUSTC_BOOTSTRAP.
+FUZZ_SECONDS ?= 1800
+fuzz: setup ## Try random schedules for FUZZ_SECONDS (1800)
+	@PATH="$(TARGET)/fuzz/bin:$$PATH"; cargo fuzz --version >/dev/null 2>&1 || { \
+		echo 'fuzz: installing cargo-fuzz into target/fuzz'; \
+		cargo install --quiet --locked cargo-fuzz --root $(TARGET)/fuzz; }
+	@mkdir -p $(TARGET)/fuzz/corpus
+	@PATH="$(TARGET)/fuzz/bin:$$PATH" RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir core/fuzz \
+		--target-dir $(TARGET)/fuzz --sanitizer none schedule $(TARGET)/fuzz/corpus core/fuzz/seeds \
+		-- -max_total_time=$(FUZZ_SECONDS) -max_len=256 -print_final_stats=1
 
 picture: setup ## Draw docs/console.svg from the real console
 	@cargo build --release --bin carillon --bin carillon-worker --bin picture
