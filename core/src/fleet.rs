@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::WorkerId;
-use crate::job::parse_zone;
+use crate::zones::parse_zone;
 
 /// The version of the rules by which slots are computed: the tz database and the dialect.
 ///

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::id::{JobName, RunId};
 use crate::schedule::{Interner, Schedule};
+use crate::zones::parse_zone;
 
 /// The largest command, and the largest `NAME=value` of the environment, in bytes: Linux takes at
 /// most 128 KiB in one argument, its final NUL included (`MAX_ARG_STRLEN`, execve(2)).
@@ -561,16 +562,6 @@ impl Job {
     pub fn selects(&self, worker_labels: &BTreeMap<String, String>) -> bool {
         self.selector.iter().all(|(k, v)| worker_labels.get(k) == Some(v))
     }
-}
-
-/// Reads an IANA zone name.
-///
-/// # Errors
-/// Says what was not recognized, for an operator.
-pub fn parse_zone(text: &str) -> Result<Tz, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("`{}` is not a time zone such as Asia/Shanghai", text.trim()))
 }
 
 /// A job as it was found in etcd: whole, or broken and why.

@@ -3,7 +3,7 @@
 //!
 //! Floors, from pure to effectful; a module imports only from floors below its own:
 //!
-//! 1. [`id`], [`schedule`]
+//! 1. [`id`], [`schedule`], [`zones`]
 //! 2. [`job`], [`run`]
 //! 3. [`keys`], [`timetable`], [`decide`]
 //! 4. [`fleet`], [`replica`], [`etcd`], [`jobs`], [`claims`], [`records`]
@@ -23,3 +23,4 @@ pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod timetable;
+pub mod zones;

@@ -1,7 +1,7 @@
 //! `carillon next`: when a schedule fires, without any store.
 
-use carillon_core::job::parse_zone;
 use carillon_core::schedule::Schedule;
+use carillon_core::zones::parse_zone;
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use serde_json::json;
 

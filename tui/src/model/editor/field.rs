@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use carillon_core::job::{Concurrency, Job, parse_zone};
+use carillon_core::job::{Concurrency, Job};
+use carillon_core::zones::parse_zone;
 
 /// A field of the form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +109,9 @@ impl Field {
     pub fn hint(self) -> &'static str {
         match self {
             Self::Name => "any name without / and @; it cannot be changed later",
-            Self::Schedule => "minute hour day month weekday, or @hourly, or @every 10m",
+            Self::Schedule => {
+                "minute hour day month weekday; @hourly, @every 10m, @at 2030-12-24 09:30"
+            }
             Self::Zone => "such as Asia/Shanghai; empty is the fleet's own",
             Self::Command => "given to the shell as it stands",
             Self::Enabled => "a paused job can still be run by hand; space changes it",

@@ -5,8 +5,9 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use carillon_core::job::{Job, parse_zone};
+use carillon_core::job::Job;
 use carillon_core::schedule::{Schedule, ScheduleError};
+use carillon_core::zones::parse_zone;
 use chrono_tz::Tz;
 use tui_textarea::TextArea;
 
