@@ -195,10 +195,27 @@ impl Schedule {
     }
 
     /// One plain English sentence, such as `at 01:00 on the 1st of each month and on Mondays`.
-    /// It names no zone.
+    /// It names no zone, except UTC where the rule itself counts in it.
     #[must_use]
     pub fn describe(&self) -> String {
         describe::sentence(&self.0.rule)
+    }
+
+    /// The same, with the zone where the firings depend on it.
+    ///
+    /// ```
+    /// use carillon_core::schedule::Schedule;
+    /// use chrono_tz::Asia::Shanghai;
+    /// let words = |expr: &str| Schedule::parse(expr).unwrap().describe_in(Shanghai);
+    /// assert_eq!(
+    ///     words("0 1 1 * 1"),
+    ///     "at 01:00 on the 1st of each month and on Mondays, Asia/Shanghai"
+    /// );
+    /// assert_eq!(words("@every 90s"), "every 90 seconds");
+    /// ```
+    #[must_use]
+    pub fn describe_in(&self, zone: Tz) -> String {
+        describe::sentence_in(&self.0.rule, zone)
     }
 
     /// What a clock change does to the firing at this instant, none for an ordinary one. `at` must

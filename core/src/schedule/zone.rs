@@ -42,6 +42,13 @@ impl Segment {
         let (first, last) = (self.reached.checked_add(1)?, self.first_reading().saturating_sub(1));
         (self.start > i64::MIN && first <= last).then_some((first, last))
     }
+
+    /// The first and the last reading that the clock shows again from here on; none after a step
+    /// forwards.
+    pub(super) fn repeated(&self) -> Option<(i64, i64)> {
+        let (first, last) = (self.first_reading(), self.reached);
+        (self.start > i64::MIN && first <= last).then_some((first, last))
+    }
 }
 
 /// Instants in one entry of a clock's index: 48.5 days, as a power of two.
@@ -147,6 +154,12 @@ impl Clock {
     pub(super) fn change_at(&self, instant: i64) -> Option<Segment> {
         let segment = self.segment_at(instant);
         (segment.start == instant).then_some(segment)
+    }
+
+    /// Whether the clock has shown the reading of this instant before.
+    pub(super) fn has_shown(&self, instant: i64) -> bool {
+        let now = self.segment_at(instant);
+        instant + now.offset <= now.reached
     }
 
     /// Whether the clock shows the reading of this instant at another instant too.
