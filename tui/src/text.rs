@@ -195,7 +195,7 @@ pub fn wrap(text: &str, cols: usize) -> Vec<String> {
     for paragraph in text.lines() {
         let clean = clean(paragraph);
         let (mut line, mut used) = (String::new(), 0);
-        for word in clean.split_word_bounds() {
+        for word in words(&clean) {
             let wide = width(word);
             if used + wide > cols && used > 0 {
                 lines.push(line.trim_end().to_owned());
@@ -222,6 +222,17 @@ pub fn wrap(text: &str, cols: usize) -> Vec<String> {
         lines.push(line.trim_end().to_owned());
     }
     lines
+}
+
+/// Words and the spaces between them. A time or a path is one word; scripts without spaces have
+/// their own bounds.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(' ').flat_map(|piece| {
+        let (word, space) = piece.split_at(piece.trim_end_matches(' ').len());
+        let whole = word.is_ascii().then_some(word);
+        let bounded = (!word.is_ascii()).then(|| word.split_word_bounds());
+        whole.into_iter().chain(bounded.into_iter().flatten()).chain([space])
+    })
 }
 
 /// How long something is away, in one unit: `3s`, `5m`, `2h`, `4d`.
@@ -364,6 +375,8 @@ mod tests {
     #[test]
     fn words_are_wrapped() {
         assert_eq!(wrap("at 01:00 every day", 9), ["at 01:00", "every day"]);
+        assert_eq!(wrap("at 01:00, Asia/Shanghai", 12), ["at 01:00,", "Asia/Shangha", "i"]);
+        assert_eq!(wrap("at 01:00, (Mon-Fri)", 14), ["at 01:00,", "(Mon-Fri)"]);
         assert_eq!(wrap("a\n\nb", 9), ["a", "", "b"]);
         assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrap("每日备份", 5), ["每日", "备份"]);

@@ -39,6 +39,7 @@ mod describe;
 mod error;
 mod field;
 mod intern;
+mod notes;
 mod parse;
 mod plan;
 mod print;
@@ -57,6 +58,7 @@ use chrono_tz::Tz;
 pub use chosen::spread_of;
 pub use error::ScheduleError;
 pub use intern::Interner;
+pub use notes::{ClockNote, Skipped, Times, Upcoming};
 pub use plan::Plan;
 
 use compiled::Rule;
@@ -217,24 +219,6 @@ impl Schedule {
     pub fn describe_in(&self, zone: Tz) -> String {
         describe::sentence_in(&self.0.rule, zone)
     }
-
-    /// What a clock change does to the firing at this instant, none for an ordinary one. `at` must
-    /// be a firing of this schedule in this zone.
-    #[must_use]
-    pub fn dst_note(&self, zone: Tz, at: DateTime<Utc>) -> Option<&'static str> {
-        let Rule::Fields(fields) = &self.0.rule else {
-            return None;
-        };
-        let (clock, at) = (Clock::of(zone), at.timestamp());
-        if fields.fixed && !fields.matches(clock.reading(at)) && clock.change_at(at).is_some() {
-            return Some("moved by the clock change");
-        }
-        clock.repeats(at).then_some(if fields.fixed {
-            "in a repeated hour: runs the first time only"
-        } else {
-            "in a repeated hour: runs both times"
-        })
-    }
 }
 
 impl PartialEq for Schedule {
@@ -357,31 +341,6 @@ mod tests {
         );
         assert_eq!(schedule.slots_between(Tz::UTC, from, to, 0), (0, None));
         assert_eq!(schedule.slots_between(Tz::UTC, to, from, 10), (0, None));
-    }
-
-    #[test]
-    fn clock_changes_are_told() {
-        let ny = America::New_York;
-        for (expr, when, note) in [
-            ("30 2 * * *", "2026-03-08T07:00:00Z", Some("moved by the clock change")),
-            ("30 2,3 * * *", "2026-03-08T07:30:00Z", None),
-            ("0 3 * * *", "2026-03-08T07:00:00Z", None),
-            ("0 * * * *", "2026-03-08T07:00:00Z", None),
-            (
-                "30 1 * * *",
-                "2026-11-01T05:30:00Z",
-                Some("in a repeated hour: runs the first time only"),
-            ),
-            ("30 * * * *", "2026-11-01T05:30:00Z", Some("in a repeated hour: runs both times")),
-            ("30 * * * *", "2026-11-01T06:30:00Z", Some("in a repeated hour: runs both times")),
-            ("30 * * * *", "2026-11-01T07:30:00Z", None),
-            ("@every 30m", "2026-11-01T05:30:00Z", None),
-        ] {
-            let schedule = Schedule::parse(expr).unwrap();
-            let firing = schedule.next_after(ny, at(when) - chrono::TimeDelta::seconds(1));
-            assert_eq!(firing, Some(at(when)), "{expr}");
-            assert_eq!(schedule.dst_note(ny, at(when)), note, "{expr} at {when}");
-        }
     }
 
     #[test]

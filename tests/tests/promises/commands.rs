@@ -155,8 +155,43 @@ async fn next_prints_firings_and_points_at_mistakes() {
     assert_eq!(firings.len(), 3);
     assert_eq!(firings[0], "2026-03-28T02:30:00+01:00");
     // On the 29th the clock jumps from 02:00 to 03:00.
-    assert!(firings[1].starts_with("2026-03-29T03:00:00+02:00"), "{said}");
+    assert_eq!(firings[1], "2026-03-29T03:00:00+02:00  moved from 02:30 by the clock change");
     assert_eq!(firings[2], "2026-03-30T02:30:00+02:00");
+
+    // What is no firing goes to standard error.
+    let told = |arguments: &[&str]| {
+        let zone = ["--tz", "America/New_York", "--from", "2026-03-07T08:00:00Z", "-n", "1"];
+        let output = scene.carillon(&[&["next"], arguments, &zone].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (firings, aside) = told(&["*/30 2 * * *"]);
+    assert_eq!(firings, "2026-03-09T02:00:00-04:00\n");
+    assert_eq!(
+        aside,
+        "every day at 02:00 and 02:30 (skipped or repeated when the clocks change), \
+         America/New_York\n  \
+         2026-03-08 02:00-02:59 does not exist in America/New_York: 2 firings skipped\n"
+    );
+    let (json, aside) = told(&["*/30 2 * * *", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (json["firings"][0].as_str(), aside.as_str()),
+        (Some("2026-03-09T02:00:00-04:00"), "")
+    );
+    assert_eq!(
+        (&json["notes"][0]["kind"], &json["notes"][0]["times"]),
+        (&"skipped".into(), &2.into())
+    );
+
+    let (_, aside) = told(&["~ 3 * * *"]);
+    assert!(aside.contains("add --name JOB"), "{aside}");
+    let (firings, _) = told(&["~ 3 * * *", "--name", "settle"]);
+    assert_eq!(firings, "2026-03-07T03:25:00-05:00\n");
+    let (firings, aside) = told(&["@every 2d", "--anchor", "2027-01-01T00:00:00Z"]);
+    assert_eq!(firings, "2026-12-31T19:00:00-05:00\n");
+    assert_eq!(aside, "every 2 days from 2027-01-01 00:00 UTC on\n");
+
     let output = scene.carillon(&["next", "0 24 * * *"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

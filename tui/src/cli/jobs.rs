@@ -7,6 +7,7 @@ use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
 use carillon_core::records::HistoryFilter;
 use carillon_core::replica::Replica;
+use carillon_core::schedule::Upcoming;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -117,7 +118,7 @@ pub(super) async fn get(
     if let Some(other) = entry.misnamed() {
         print::note(&format!("its name field says {other:?}; the key is authoritative"));
     }
-    print::clean_line(&format!("  {}, {}", checked.schedule.describe(), zone.name()))?;
+    print::clean_line(&format!("  {}", checked.schedule.describe_in(zone)))?;
     let value = serde_json::to_value(&checked.job).unwrap_or_default();
     for (field, value) in value.as_object().into_iter().flatten() {
         let shown = match value {
@@ -132,8 +133,15 @@ pub(super) async fn get(
     }
     if checked.job.enabled {
         print::line("  next firings:")?;
-        for at in checked.schedule.upcoming(zone, Utc::now()).take(5) {
-            print::line(&format!("    {}", at.with_timezone(&zone).to_rfc3339()))?;
+        for next in checked.schedule.timeline(zone, Utc::now(), 5) {
+            let line = match next {
+                Upcoming::Firing { at, note } => {
+                    let at = at.with_timezone(&zone).to_rfc3339();
+                    note.map_or(at.clone(), |note| format!("{at}  {note}"))
+                }
+                Upcoming::Skipped(skipped) => format!("  {skipped}"),
+            };
+            print::line(&format!("    {line}"))?;
         }
     } else {
         print::line("  paused: it does not fire")?;

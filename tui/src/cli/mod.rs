@@ -131,21 +131,7 @@ pub enum Command {
         format: FormatArgument,
     },
     /// Print when a schedule fires next
-    Next {
-        /// The schedule, for example '0 1 * * MON-FRI'
-        expression: String,
-        /// IANA time zone
-        #[arg(long, value_name = "ZONE", default_value = "UTC")]
-        tz: String,
-        /// Start after this instant, RFC 3339 [default: now]
-        #[arg(long, value_name = "INSTANT")]
-        from: Option<chrono::DateTime<chrono::FixedOffset>>,
-        /// How many
-        #[arg(short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        n: u32,
-        #[command(flatten)]
-        format: FormatArgument,
-    },
+    Next(next::Next),
     /// Print versions, paths and the state of both stores
     Info {
         #[command(flatten)]
@@ -168,7 +154,7 @@ impl Command {
             | Self::History { .. }
             | Self::Logs { .. }
             | Self::Workers { .. }
-            | Self::Next { .. }
+            | Self::Next(_)
             | Self::Info { .. } => false,
         }
     }
@@ -283,8 +269,8 @@ pub async fn execute(
     config: &std::path::Path,
     state: &std::path::Path,
 ) -> Result<(), Failure> {
-    if let Command::Next { expression, tz, from, n, format } = &command {
-        return next::next(expression, tz, *from, *n, format.output);
+    if let Command::Next(asked) = &command {
+        return next::next(asked);
     }
     let operator = Operator::connect(connection, who).await?;
     match command {
@@ -307,7 +293,7 @@ pub async fn execute(
         Command::Info { format } => {
             info::info(&operator, connection, config, state, format.output).await
         }
-        Command::Next { .. } => Ok(()),
+        Command::Next(_) => Ok(()),
     }
 }
 

@@ -77,6 +77,12 @@ pub(super) fn note(message: &str) {
     }
 }
 
+/// Tells something beside the output, on standard error.
+pub(super) fn aside(message: &str) {
+    // As above.
+    writeln!(std::io::stderr().lock(), "{}", text::clean(message)).ok();
+}
+
 /// One line of output with its colours; everything else that is not text is made visible.
 ///
 /// A colour is `ESC [`, digits and separators, `m` (ECMA-48, select graphic rendition).

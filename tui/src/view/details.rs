@@ -2,6 +2,7 @@
 //! newest records.
 
 use carillon_core::job::{Checked, Job, JobEntry};
+use carillon_core::schedule::Upcoming;
 use chrono_tz::Tz;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -101,7 +102,13 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
         field("description", job.description.clone());
     }
     field("schedule", job.cron_expr.clone());
-    field("", checked.schedule.describe());
+    let words = match &zone {
+        Ok(zone) => checked.schedule.describe_in(*zone),
+        Err(_) => checked.schedule.describe(),
+    };
+    for line in text::wrap(&words, room) {
+        field("", line);
+    }
     field(
         "zone",
         match (&zone, checked.zone) {
@@ -117,28 +124,31 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
         field(name, value);
     }
     let zone = zone.unwrap_or(Tz::UTC);
-    let mut at = model.now;
-    let firings = std::iter::from_fn(|| {
-        at = checked.schedule.next_after(zone, at)?;
-        Some(at)
-    });
-    let firings: Vec<_> = firings.take(FIRINGS).collect();
+    let coming: Vec<_> = checked.schedule.timeline(zone, model.now, FIRINGS).collect();
+    let never = !coming.iter().any(|next| matches!(next, Upcoming::Firing { .. }));
     lines.push(heading(
         theme,
-        match (job.enabled, firings.is_empty()) {
+        match (job.enabled, never) {
             (_, true) => "NEXT FIRINGS: none",
             (true, false) => "NEXT FIRINGS",
             (false, false) => "NEXT FIRINGS, IF IT WERE NOT PAUSED",
         },
     ));
-    for firing in firings {
-        let relative = format!("in {}", text::ago(firing - model.now));
-        let absolute = clock(firing, model.now, zone);
-        let note = checked.schedule.dst_note(zone, firing).unwrap_or_default();
+    for next in coming {
+        let (at, note) = match next {
+            Upcoming::Firing { at, note } => (at, note.map(|note| note.to_string())),
+            Upcoming::Skipped(skipped) => {
+                let line = format!("  {:<13} {}", "", skipped.in_short());
+                lines.push(Line::styled(line, theme.get(Role::Warn)));
+                continue;
+            }
+        };
+        let relative = format!("in {}", text::ago(at - model.now));
+        let absolute = clock(at, model.now, zone);
         lines.push(Line::from(vec![
             Span::styled(format!("  {relative:<13} "), theme.get(Role::Text)),
             Span::styled(format!("{absolute}  "), theme.get(Role::Dim)),
-            Span::styled(note, theme.get(Role::Warn)),
+            Span::styled(note.unwrap_or_default(), theme.get(Role::Warn)),
         ]));
     }
 }
@@ -173,6 +183,7 @@ fn policies(job: &Job) -> Vec<(&'static str, String)> {
         ("directory", job.cwd.clone().unwrap_or_default()),
         ("environment", pairs(&job.env)),
         ("umask", job.umask.clone().unwrap_or_default()),
+        ("anchor", job.anchor.map_or_else(String::new, |at| at.format("%F %T UTC").to_string())),
     ];
     all.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
     let limit = i64::try_from(job.output_limit_bytes).unwrap_or(i64::MAX);

@@ -5,7 +5,7 @@ mod block;
 
 use std::ops::Range;
 
-use carillon_core::schedule::{Schedule, ScheduleError};
+use carillon_core::schedule::{Schedule, ScheduleError, Upcoming};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use ratatui::Frame;
@@ -368,13 +368,42 @@ impl Pen<'_> {
                 put(buf, place, 0, words, self.theme.get(role));
             }
             Some(Err(error)) => self.caret(buf, place, error),
-            Some(Ok(schedule)) => {
-                let words = schedule.describe();
-                put(buf, row(place, 0), 0, &words, self.theme.get(Role::Ok));
-                if !panel {
-                    self.firings(buf, place, schedule);
-                }
+            Some(Ok(schedule)) => self.meaning(buf, place, schedule, panel),
+        }
+    }
+
+    /// The schedule in words, and its next firings unless they have the panel.
+    fn meaning(&self, buf: &mut Buffer, place: Rect, schedule: &Schedule, panel: bool) {
+        let zone = self.form.zone(self.zone);
+        let words = match zone {
+            Some(zone) => schedule.describe_in(zone),
+            None => schedule.describe(),
+        };
+        let coming = match zone {
+            Some(zone) if !panel => schedule.timeline(zone, self.now, 5).collect(),
+            _ => Vec::new(),
+        };
+        let noted = coming.iter().find_map(|next| noted(next, zone?));
+        // A second row for long words, where it is not needed for more.
+        let rows = place.height.saturating_sub(u16::from(!panel) + u16::from(noted.is_some()));
+        let lines = text::wrap(&words, place.width.into());
+        let style = self.theme.get(Role::Ok);
+        let mut used = 1;
+        match lines.split_first() {
+            Some((first, [_, ..])) if rows > 1 => {
+                let rest = words.get(first.len()..).unwrap_or_default();
+                put(buf, place, 0, first, style);
+                put(buf, row(place, 1), 0, rest.trim_start(), style);
+                used = 2;
             }
+            _ => drop(put(buf, place, 0, &words, style)),
+        }
+        if let Some(zone) = zone
+            && place.height > used
+            && !panel
+        {
+            let below = Rect { y: place.y + used, height: place.height - used, ..place };
+            self.firings(buf, below, zone, &coming, noted);
         }
     }
 
@@ -407,15 +436,24 @@ impl Pen<'_> {
         }
     }
 
-    fn firings(&self, buf: &mut Buffer, place: Rect, schedule: &Schedule) {
-        let Some(zone) = self.form.zone(self.zone) else {
-            return;
-        };
-        let next: Vec<_> = schedule.upcoming(zone, self.now).take(5).collect();
-        let dim = self.theme.get(Role::Dim);
-        let at = row(place, 1);
+    fn firings(
+        &self,
+        buf: &mut Buffer,
+        place: Rect,
+        zone: Tz,
+        coming: &[Upcoming],
+        noted: Option<String>,
+    ) {
+        let next = coming.iter().filter_map(|next| match next {
+            Upcoming::Firing { at, .. } => Some(*at),
+            Upcoming::Skipped(_) => None,
+        });
+        let next: Vec<_> = next.collect();
+        let (dim, warn) = (self.theme.get(Role::Dim), self.theme.get(Role::Warn));
+        let at = place;
         let Some((first, others)) = next.split_first() else {
-            put(buf, at, 0, "never again", self.theme.get(Role::Warn));
+            let words = noted.map_or("never again".to_owned(), |why| format!("never again: {why}"));
+            put(buf, at, 0, &words, warn);
             return;
         };
         let paused = self.form.text(Field::Enabled) == "no";
@@ -426,14 +464,12 @@ impl Pen<'_> {
         col = put(buf, at, col, &words, self.theme.get(Role::Text));
         let away = format!(", in {}", text::ago(*first - self.now));
         put(buf, at, col, &away, dim);
-        let noted = next.iter().find_map(|at| Some((at, schedule.dst_note(zone, *at)?)));
-        if place.height < 3 {
+        if place.height < 2 {
             return;
         }
-        let at = row(place, 2);
-        if let Some((when, note)) = noted {
-            let local = when.with_timezone(&zone).format("%a %-d %b %H:%M");
-            put(buf, at, 0, &format!("{local} {note}"), self.theme.get(Role::Warn));
+        let at = row(place, 1);
+        if let Some(note) = noted {
+            put(buf, at, 0, &note, warn);
             return;
         }
         let mut col = put(buf, at, 0, "then ", dim);
@@ -475,26 +511,45 @@ impl Pen<'_> {
             put(buf, row(inside, 2), 0, words, theme.get(Role::Warn));
         }
         let mut y = 3;
-        for at in schedule.upcoming(zone, self.now).take(PANEL_FIRINGS) {
+        let mut fired = false;
+        for next in schedule.timeline(zone, self.now, PANEL_FIRINGS) {
             if y >= area.height {
                 break;
             }
-            let local = at.with_timezone(&zone);
-            let words = local.format("%a %e %b %Y  %H:%M:%S").to_string();
-            put(buf, row(inside, y), 0, &words, theme.get(Role::Text));
-            let away = format!("in {}", text::ago(at - self.now));
-            put_right(buf, row(inside, y), &away, dim);
-            y += 1;
-            if let Some(note) = schedule.dst_note(zone, at)
-                && y < area.height
-            {
-                put(buf, row(inside, y), 2, note, theme.get(Role::Warn));
-                y += 1;
+            let note = match next {
+                Upcoming::Firing { at, note } => {
+                    let local = at.with_timezone(&zone);
+                    let words = local.format("%a %e %b %Y  %H:%M:%S").to_string();
+                    put(buf, row(inside, y), 0, &words, theme.get(Role::Text));
+                    let away = format!("in {}", text::ago(at - self.now));
+                    put_right(buf, row(inside, y), &away, dim);
+                    (y, fired) = (y + 1, true);
+                    note.map(|note| note.to_string())
+                }
+                Upcoming::Skipped(skipped) => Some(skipped.in_short()),
+            };
+            let cols = usize::from(inside.width.saturating_sub(2));
+            for line in note.iter().flat_map(|note| text::wrap(note, cols)) {
+                if y < area.height {
+                    put(buf, row(inside, y), 2, &line, theme.get(Role::Warn));
+                    y += 1;
+                }
             }
         }
-        if y == 3 {
+        if !fired && y < area.height {
             put(buf, row(inside, y), 0, "never again", theme.get(Role::Warn));
         }
+    }
+}
+
+/// What a clock change does to a firing, and to which.
+fn noted(next: &Upcoming, zone: Tz) -> Option<String> {
+    match next {
+        Upcoming::Firing { at, note } => {
+            let local = at.with_timezone(&zone).format("%a %-d %b %H:%M");
+            note.map(|note| format!("{local} {note}"))
+        }
+        Upcoming::Skipped(skipped) => Some(skipped.in_short()),
     }
 }
 

@@ -188,9 +188,12 @@ impl Form {
     /// Looks at everything again, after a change.
     pub fn check(&mut self) {
         let (job, mut problems) = self.build();
-        self.schedule = match job.cron_expr.trim() {
-            "" => None,
-            _ => Some(Schedule::parse(&self.text(Field::Schedule))),
+        let typed = self.text(Field::Schedule);
+        self.schedule = match (job.cron_expr.trim(), job.name.as_str()) {
+            ("", _) => None,
+            // Nothing can be chosen by a name that is not there yet.
+            (_, "") => Some(Schedule::parse(&typed)),
+            (_, name) => Some(Schedule::for_job(&typed, name, job.anchor)),
         };
         if let Err(found) = job.check() {
             for problem in found.0 {

@@ -400,8 +400,47 @@ fn clock_changes_are_announced() {
     let editor = Editor::edit(&entry(&text, 7));
     for (cols, rows) in [(80, 23), (160, 49)] {
         let lines = screen(&editor, cols, rows);
-        assert!(lines.iter().any(|l| l.contains("moved by the clock change")), "{lines:#?}");
+        let moved = "moved from 02:30 by the clock change";
+        assert!(lines.iter().any(|l| l.contains(moved)), "{lines:#?}");
     }
+    let text = text.replace("30 2 28 3 *", "*/30 2 28,29 3 *");
+    let editor = Editor::edit(&entry(&text, 7));
+    for (cols, rows) in [(80, 23), (160, 49)] {
+        let lines = screen(&editor, cols, rows);
+        show("skipped", &lines, cols);
+        assert!(lines.iter().any(|l| l.contains("2027-03-28 02:00-02:59 does not exist")));
+        assert!(lines.iter().any(|l| l.contains("29 Mar")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn long_words_have_a_second_row() {
+    let text = STORED.replace("0 1 * * *", "0 1 1,15W,LW,L * MON,FRI#2");
+    let editor = Editor::edit(&entry(&text, 7));
+    for (cols, rows) in [(160, 49), (80, 23), (60, 14)] {
+        let lines = screen(&editor, cols, rows);
+        show("long", &lines, cols);
+        assert!(lines.iter().any(|l| l.contains("at 01:00 on the 1st, the weekday (Mon-Fri)")));
+        if rows > 20 {
+            assert!(lines.iter().any(|l| l.contains("on Mon 30 Nov") || l.contains("Mon 30 Nov")));
+        }
+    }
+    let lines = screen(&editor, 160, 49);
+    assert!(lines.iter().any(|l| l.contains("of each month, Asia/Shanghai")), "{lines:#?}");
+}
+
+#[test]
+fn the_name_chooses_and_a_wrong_zone_gets_a_suggestion() {
+    let mut editor = Editor::create();
+    press(&mut editor, &["tab", "~ 3 * * *"]);
+    let lines = screen(&editor, 80, 23);
+    assert!(lines.iter().any(|l| l.contains("from the job's name")), "{lines:#?}");
+    press(&mut editor, &["shift-tab", "settle", "tab", "tab", "shanghai"]);
+    let lines = screen(&editor, 80, 23);
+    show("chosen", &lines, 80);
+    assert!(lines.iter().any(|l| l.contains("every day at 03:25")), "{lines:#?}");
+    let said = "  Time zone: `shanghai` is not a time zone: did you mean Asia/Shanghai?";
+    assert_eq!(lines[21], said);
 }
 
 #[test]
