@@ -43,6 +43,12 @@ pub(super) async fn info(
         print::json(&object)?;
     } else {
         for (name, value) in &facts {
+            let (name, value) = match (*name, value.split_once('/')) {
+                ("rules", Some((zones, rules))) => {
+                    ("time zones", format!("{zones} (IANA), schedule rules {rules}"))
+                }
+                (name, _) => (name, value.clone()),
+            };
             print::clean_line(&format!("{name:<11} {value}"))?;
         }
     }

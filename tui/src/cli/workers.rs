@@ -33,6 +33,7 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
                 r.lateness_p99_millis.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
                 text::ago(now - r.started),
                 r.version.clone(),
+                r.rules_version.clone(),
                 labels.join(","),
             ]
         }
@@ -44,7 +45,7 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
         }
     });
     print::table(
-        ["WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "LABELS"],
+        ["WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "RULES", "LABELS"],
         rows,
     )
 }

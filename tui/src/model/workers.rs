@@ -27,6 +27,7 @@ pub enum WorkerColumn {
     Up,
     Host,
     Version,
+    Rules,
     Labels,
 }
 
@@ -41,6 +42,7 @@ impl Columns for WorkerColumn {
         Self::Up,
         Self::Host,
         Self::Version,
+        Self::Rules,
         Self::Labels,
     ];
 
@@ -55,6 +57,7 @@ impl Columns for WorkerColumn {
             Self::Up => "UP",
             Self::Host => "HOST",
             Self::Version => "VERSION",
+            Self::Rules => "RULES",
             Self::Labels => "LABELS",
         }
     }
@@ -141,6 +144,9 @@ impl Workers {
                 WorkerColumn::Up => absent_last(x.map(|r| r.started), y.map(|r| r.started)),
                 WorkerColumn::Host => absent_last(x.map(|r| &r.host), y.map(|r| &r.host)),
                 WorkerColumn::Version => absent_last(x.map(|r| &r.version), y.map(|r| &r.version)),
+                WorkerColumn::Rules => {
+                    absent_last(x.map(|r| &r.rules_version), y.map(|r| &r.rules_version))
+                }
             };
             self.sort.apply(order.then_with(|| a.id.cmp(&b.id)))
         });

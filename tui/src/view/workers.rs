@@ -1,6 +1,6 @@
 //! The table of workers.
 
-use carillon_core::fleet::WorkerEntry;
+use carillon_core::fleet::{WorkerEntry, rules_version};
 use carillon_core::id::WorkerId;
 use chrono::TimeDelta;
 use ratatui::Frame;
@@ -12,7 +12,7 @@ use crate::model::workers::{SKEW_WARNING, WorkerColumn, state_word};
 use crate::text;
 use crate::theme::Role;
 
-const COLUMNS: [Column<WorkerColumn>; 10] = [
+const COLUMNS: [Column<WorkerColumn>; 11] = [
     column(WorkerColumn::Id, "WORKER", 12, 20, 0),
     column(WorkerColumn::State, "STATE", 11, 12, 1),
     number(WorkerColumn::Load, "RUNS", 7, 9, 2),
@@ -22,6 +22,7 @@ const COLUMNS: [Column<WorkerColumn>; 10] = [
     number(WorkerColumn::Up, "UP", 6, 7, 5),
     column(WorkerColumn::Host, "HOST", 10, 24, 7),
     column(WorkerColumn::Version, "VERSION", 8, 10, 9),
+    column(WorkerColumn::Rules, "RULES", 8, 10, 10),
     column(WorkerColumn::Labels, "LABELS", 10, 60, 8),
 ];
 
@@ -97,6 +98,11 @@ fn worker_cell(model: &Model, worker: &WorkerEntry, id: WorkerColumn) -> Cell {
             None => Cell::plain(format!("{} ({})", told.host, told.pid)),
         },
         WorkerColumn::Version => Cell::dim(told.version.as_str()),
+        WorkerColumn::Rules => {
+            // Other rules than this console's: what is shown here is not what fires there.
+            let role = if told.rules_version == rules_version() { Role::Dim } else { Role::Warn };
+            Cell::new(told.rules_version.as_str(), role)
+        }
         WorkerColumn::Labels => {
             let labels = told.labels.iter().map(|(k, v)| format!("{k}={v}"));
             Cell::dim(labels.collect::<Vec<_>>().join(" "))
