@@ -197,7 +197,7 @@ impl Fields {
         while let Some(segment) = segments.next() {
             let from = segment.start.max(after + 1);
             let end = segments.peek().map_or(through + 1, |n| n.start.min(through + 1));
-            if from >= end {
+            if from > through {
                 break;
             }
             total += self.count_readings(from + segment.offset, end + segment.offset);

@@ -309,6 +309,16 @@ mod tests {
     }
 
     #[test]
+    fn a_window_may_begin_in_the_last_second_before_a_change() {
+        let (before, change) = (at("2026-03-08T06:59:59Z"), at("2026-03-08T07:00:00Z"));
+        for expr in ["0 * * * *", "0 3 * * *", "30 2 * * *"] {
+            let schedule = Schedule::parse(expr).unwrap();
+            let slots = schedule.slots_between(America::New_York, before, change, 10);
+            assert_eq!(slots, (1, Some(change)), "{expr}");
+        }
+    }
+
+    #[test]
     fn the_ends_of_time_are_quiet() {
         for expr in ["* * * * * *", "30 2 * * *", "@every 7s", "0 0 29 2 1"] {
             let schedule = Schedule::parse(expr).unwrap();
