@@ -3,14 +3,30 @@
 //! Slots are decided in order. [`next_step`] looks at one job and says what becomes of its oldest
 //! undecided slot; [`crate::claims`] turns the answer into one transaction, and that transaction
 //! alone decides. Nothing here reads a clock.
+//!
+//! A slot keeps the instant that the schedule gives it. It is *due* later where the job's starts
+//! are spread; its deadline counts from there.
+//!
+//! # When the clock is set
+//!
+//! A worker's clock may be set at any time, in either direction, so an answer follows from the
+//! cursor and from what the clock shows now, never from what it showed before.
+//!
+//! - After a step *backwards* nothing is decided again, because the cursor stands. What comes next
+//!   waits until the clock shows its instant. A cursor further in the future than clocks may be
+//!   apart is [`Step::Stuck`], until the clock has come near enough.
+//! - After a jump *forwards* the oldest undecided slot comes first. All whose deadline was passed
+//!   are one [`Move::Miss`], counted by arithmetic; the others follow, one step each.
+
+use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RunId, Slot};
+use crate::id::{JobName, RunId, Slot};
 use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, Overflow, Scope};
-use crate::schedule::Schedule;
+use crate::schedule::{Plan, Schedule, spread_of};
 
 /// How many slots one gap record may settle; a longer gap takes several.
 pub const GAP_LIMIT: usize = 100_000;
@@ -30,6 +46,9 @@ pub struct Cursor {
     pub expr: String,
     /// The zone the schedule was computed in.
     pub zone: String,
+    /// The instant at which the periods of `@every` begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<DateTime<Utc>>,
     /// Whether the job was enabled.
     pub enabled: bool,
     /// Everything up to and including this instant is decided.
@@ -73,12 +92,25 @@ pub struct Situation<'a> {
 /// What comes next for a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Nothing is due before this instant; `None`: not until something changes.
-    Wait(Option<DateTime<Utc>>),
+    /// The next slot is due at this instant; `None`: no slot is, until something changes.
+    Next(Option<DateTime<Utc>>),
+    /// Nothing is to be done before this instant, which is not a slot's.
+    Wait(DateTime<Utc>),
     /// The cursor moves, in one transaction.
     Move(Move),
-    /// The job cannot be scheduled at all, and why.
-    Stuck(String),
+    /// The job cannot be scheduled.
+    Stuck {
+        /// Why, for an operator.
+        why: String,
+        /// From when on it can; `None`: not until something changes.
+        until: Option<DateTime<Utc>>,
+    },
+}
+
+impl Step {
+    fn stuck(why: impl fmt::Display) -> Self {
+        Self::Stuck { why: why.to_string(), until: None }
+    }
 }
 
 /// A move of the cursor: what becomes of the oldest undecided slot.
@@ -122,10 +154,10 @@ pub enum Move {
 pub fn next_step(s: &Situation<'_>) -> Step {
     let checked = match &s.entry.state {
         Ok(checked) => checked,
-        Err(problems) => return Step::Stuck(problems.to_string()),
+        Err(problems) => return Step::stuck(problems),
     };
     if checked.job.scope == Scope::EveryWorker {
-        return Step::Stuck("scope `everyWorker` is not supported by this version".to_owned());
+        return Step::stuck("scope `everyWorker` is not supported by this version");
     }
     let Some(cursor) = s.cursor else {
         return rebase(s, checked, None);
@@ -134,43 +166,65 @@ pub fn next_step(s: &Situation<'_>) -> Step {
         return rebase(s, checked, Some(cursor));
     }
     if cursor.through > s.now + s.max_skew {
-        return Step::Stuck(format!(
+        let why = format!(
             "its slots are decided up to {}, which is in the future: a clock is or was wrong",
             Slot::at(cursor.through)
-        ));
+        );
+        return Step::Stuck { why, until: Some(cursor.through - s.max_skew) };
     }
     if !checked.job.enabled {
-        return Step::Wait(None);
+        return Step::Next(None);
     }
-    let Some(due) = checked.schedule.next_after(s.zone, cursor.through) else {
-        return Step::Wait(None);
+    let Some(slot) = checked.schedule.next_after(s.zone, cursor.through) else {
+        return Step::Next(None);
     };
+    let due = due_at(checked, slot);
     if due > s.now {
-        return Step::Wait(Some(due));
+        return Step::Next(Some(due));
     }
-    decide_due(s, checked, cursor, due)
+    decide_due(s, checked, cursor, slot, due)
 }
 
-fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTime<Utc>) -> Step {
-    let slot = Slot::at(due);
-    let deadline = TimeDelta::seconds(checked.job.start_deadline_secs.into());
+/// When a slot of the job is due: at its instant, put off by the job's share of the spread.
+pub fn due_at(checked: &Checked, slot: DateTime<Utc>) -> DateTime<Utc> {
+    slot + TimeDelta::seconds(spread(checked).into())
+}
+
+/// When the job's slots are due, for a [`Timetable`](crate::timetable::Timetable).
+pub fn plan(checked: &Checked, zone: Tz) -> Plan {
+    Plan::new(&checked.schedule, zone, spread(checked))
+}
+
+fn spread(checked: &Checked) -> u32 {
+    spread_of(checked.name.as_str(), checked.job.spread_secs)
+}
+
+fn decide_due(
+    s: &Situation<'_>,
+    checked: &Checked,
+    cursor: &Cursor,
+    through: DateTime<Utc>,
+    due: DateTime<Utc>,
+) -> Step {
+    let slot = Slot::at(through);
+    let within = TimeDelta::seconds(checked.job.start_deadline_secs.into());
+    let spawn_before = due + within;
     let moved_to = |through| Cursor { through, ..cursor.clone() };
-    if s.now < due + deadline {
-        return match s.live {
+    if s.now < spawn_before {
+        let cursor = moved_to(through);
+        return Step::Move(match s.live {
             Some(because) if checked.job.concurrency == Concurrency::Forbid => {
-                Step::Move(Move::Skip { slot, cursor: moved_to(due), because })
+                Move::Skip { slot, cursor, because }
             }
-            _ => {
-                Step::Move(Move::Run { slot, cursor: moved_to(due), spawn_before: due + deadline })
-            }
-        };
+            _ => Move::Run { slot, cursor, spawn_before },
+        });
     }
     // Another worker's clock may be behind: it could still run the slot in time.
-    let settled_at = due + deadline + s.max_skew;
+    let settled_at = spawn_before + s.max_skew;
     if s.now < settled_at {
-        return Step::Wait(Some(settled_at));
+        return Step::Wait(settled_at);
     }
-    let until = s.now - deadline - s.max_skew;
+    let until = s.now - s.max_skew - within - (due - through);
     let reason =
         format!("no worker started it within {} s of its time", checked.job.start_deadline_secs);
     match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
@@ -178,7 +232,7 @@ fn decide_due(s: &Situation<'_>, checked: &Checked, cursor: &Cursor, due: DateTi
             let cursor = moved_to(gap.to.instant());
             Step::Move(Move::Miss { gap, cursor })
         }
-        None => Step::Wait(Some(settled_at)),
+        None => Step::Wait(settled_at),
     }
 }
 
@@ -205,6 +259,7 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         rev: s.entry.mod_revision,
         expr: checked.job.cron_expr.clone(),
         zone: s.zone.name().to_owned(),
+        anchor: checked.job.anchor,
         enabled: checked.job.enabled,
         through,
         updated_at: checked.job.updated_at,
@@ -219,12 +274,13 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
     let recreated = s.entry.create_revision > old.rev;
     let same_schedule = old.expr == checked.job.cron_expr
         && old.zone == s.zone.name()
+        && old.anchor == checked.job.anchor
         && old.enabled == checked.job.enabled;
     if same_schedule && !recreated {
         return Step::Move(Move::Rebase { cursor: fresh(old.through), owed: None });
     }
     let through = old.through.max(changed_at(s, checked, Some(old)));
-    let owed = if old.enabled && !recreated { owed_by(old, through) } else { None };
+    let owed = (old.enabled && !recreated).then(|| owed_by(old, &checked.name, through)).flatten();
     Step::Move(Move::Rebase { cursor: fresh(through), owed })
 }
 
@@ -238,8 +294,8 @@ fn changed_at(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Dat
     checked.job.updated_at.filter(fresh).map_or(s.now, |at| at.min(s.now))
 }
 
-fn owed_by(old: &Cursor, through: DateTime<Utc>) -> Option<Gap> {
-    let schedule = Schedule::parse(&old.expr).ok()?;
+fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> {
+    let schedule = Schedule::for_job(&old.expr, name.as_str(), old.anchor).ok()?;
     let zone = old.zone.parse().ok()?;
     let reason = "the job was changed before its time came".to_owned();
     gap(&schedule, zone, old.through, through, reason)
@@ -253,7 +309,6 @@ pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
         (job.retries.max > 0, "retries"),
         (job.on_lease_loss != Default::default(), "onLeaseLoss continue"),
         (job.on_lost != Default::default(), "onLost rerun"),
-        (job.spread_secs > 0, "spreadSecs"),
         (job.umask.is_some(), "umask"),
         (job.limits != Limits::default(), "limits"),
         (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
@@ -265,7 +320,6 @@ pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::JobName;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -282,6 +336,7 @@ mod tests {
             rev: 5,
             expr: "* * * * *".into(),
             zone: "UTC".into(),
+            anchor: None,
             enabled: true,
             through: at(through),
             updated_at: None,
@@ -300,7 +355,7 @@ mod tests {
         let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
         assert_eq!(cursor.through, at("2026-01-01T00:00:30Z"));
         let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T00:00:31Z"));
-        assert_eq!(step, Step::Wait(Some(at("2026-01-01T00:01:00Z"))));
+        assert_eq!(step, Step::Next(Some(at("2026-01-01T00:01:00Z"))));
     }
 
     #[test]
@@ -313,7 +368,7 @@ mod tests {
         assert_eq!(cursor.through, slot.instant());
         assert_eq!(spawn_before, at("2026-01-01T00:02:00Z"));
         let wait = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:05Z"));
-        assert_eq!(wait, Step::Wait(Some(at("2026-01-01T00:02:10Z"))));
+        assert_eq!(wait, Step::Wait(at("2026-01-01T00:02:10Z")));
         let miss = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:10Z"));
         let Step::Move(Move::Miss { gap, cursor }) = miss else { panic!("{miss:?}") };
         assert_eq!((gap.from, gap.to, gap.count), (slot, slot, 1));
@@ -402,15 +457,127 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_waits_a_broken_job_and_a_future_cursor_are_stuck() {
+    fn a_pause_waits_and_a_broken_job_is_stuck() {
         let paused = entry(&MINUTELY.replace('}', r#","enabled":false}"#), 5, 5);
         let c = Cursor { enabled: false, ..cursor("2026-01-01T00:00:00Z") };
         let now = "2026-01-01T00:03:30Z";
-        assert_eq!(next_step(&situation(&paused, Some(&c), now)), Step::Wait(None));
+        assert_eq!(next_step(&situation(&paused, Some(&c), now)), Step::Next(None));
         let broken = entry("{", 5, 5);
-        assert!(matches!(next_step(&situation(&broken, Some(&c), now)), Step::Stuck(_)));
+        let step = next_step(&situation(&broken, Some(&c), now));
+        assert!(matches!(step, Step::Stuck { until: None, .. }), "{step:?}");
+    }
+
+    #[test]
+    fn a_clock_set_backwards_decides_nothing_again() {
         let job = entry(MINUTELY, 5, 5);
-        let future = cursor("2026-01-01T01:00:00Z");
-        assert!(matches!(next_step(&situation(&job, Some(&future), now)), Step::Stuck(_)));
+        let c = cursor("2026-01-01T01:00:00Z");
+        // By less than clocks may be apart: the next slot waits for the clock.
+        let next = Step::Next(Some(at("2026-01-01T01:01:00Z")));
+        assert_eq!(next_step(&situation(&job, Some(&c), "2026-01-01T00:59:50Z")), next);
+        // By more: the job stops and says so, until the clock has come near enough.
+        let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:30:00Z"));
+        let Step::Stuck { why, until: Some(until) } = step else { panic!("{step:?}") };
+        assert!(why.contains("2026-01-01T01:00:00Z, which is in the future"), "{why}");
+        assert_eq!(next_step(&situation(&job, Some(&c), &until.to_rfc3339())), next);
+    }
+
+    #[test]
+    fn a_clock_set_forwards_settles_what_it_passed_in_one_step() {
+        let job = entry(&MINUTELY.replace("* * * * *", "*/5 * * * * *"), 5, 5);
+        let c = Cursor { expr: "*/5 * * * * *".into(), ..cursor("2026-01-01T00:00:00Z") };
+        let now = "2026-01-04T00:00:00Z";
+        let step = next_step(&situation(&job, Some(&c), now));
+        let Step::Move(Move::Miss { gap, cursor }) = step else { panic!("{step:?}") };
+        assert_eq!(gap.from.to_string(), "2026-01-01T00:00:05Z");
+        assert_eq!((gap.to.to_string().as_str(), gap.count), ("2026-01-03T23:58:50Z", 51_826));
+        let step = next_step(&situation(&job, Some(&cursor), now));
+        let Step::Wait(until) = step else { panic!("{step:?}") };
+        assert_eq!(until, at("2026-01-04T00:00:05Z"), "the first slot that others may still run");
+    }
+
+    /// The hourly job `j` with its starts spread over an hour, and by how much its own is put off.
+    fn spread_job() -> (JobEntry, Cursor, TimeDelta) {
+        let json = MINUTELY
+            .replace("* * * * *", "0 * * * *")
+            .replace('}', r#","spreadSecs":3600,"startDeadlineSecs":20}"#);
+        let off = TimeDelta::seconds(spread_of("j", 3600).into());
+        assert!(off > TimeDelta::minutes(1) && off < TimeDelta::minutes(59), "{off}");
+        let c = Cursor { expr: "0 * * * *".into(), ..cursor("2026-01-01T00:00:00Z") };
+        (entry(&json, 5, 5), c, off)
+    }
+
+    #[test]
+    fn a_spread_slot_is_due_later_and_its_deadline_counts_from_there() {
+        let (job, c, off) = spread_job();
+        let due = at("2026-01-01T01:00:00Z") + off;
+        let look = |now: DateTime<Utc>, c: &Cursor| {
+            next_step(&Situation { now, ..situation(&job, Some(c), "2026-01-01T00:00:00Z") })
+        };
+        assert_eq!(look(due - TimeDelta::seconds(1), &c), Step::Next(Some(due)));
+        for late in [0, 19] {
+            let step = look(due + TimeDelta::seconds(late), &c);
+            let Step::Move(Move::Run { slot, cursor, spawn_before }) = step else {
+                panic!("{step:?}")
+            };
+            assert_eq!(slot.to_string(), "2026-01-01T01:00:00Z");
+            assert_eq!(cursor.through, slot.instant());
+            assert_eq!(spawn_before, due + TimeDelta::seconds(20));
+            let next = Step::Next(Some(due + TimeDelta::hours(1)));
+            assert_eq!(look(due + TimeDelta::seconds(late), &cursor), next);
+        }
+        let settled_at = due + TimeDelta::seconds(30);
+        assert_eq!(look(due + TimeDelta::seconds(20), &c), Step::Wait(settled_at));
+        let step = look(settled_at, &c);
+        let Step::Move(Move::Miss { gap, .. }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.from, gap.to, gap.count), (Slot::at(due - off), Slot::at(due - off), 1));
+    }
+
+    #[test]
+    fn a_gap_of_spread_slots_ends_before_the_first_that_is_not_due() {
+        let (job, c, off) = spread_job();
+        let now = at("2026-01-01T09:00:00Z") + off - TimeDelta::seconds(1);
+        let step =
+            next_step(&Situation { now, ..situation(&job, Some(&c), "2026-01-01T00:00:00Z") });
+        let Step::Move(Move::Miss { gap, cursor }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.to.to_string().as_str(), gap.count), ("2026-01-01T08:00:00Z", 8));
+        let step =
+            next_step(&Situation { now, ..situation(&job, Some(&cursor), "2026-01-01T00:00:00Z") });
+        assert_eq!(step, Step::Next(Some(at("2026-01-01T09:00:00Z") + off)));
+    }
+
+    #[test]
+    fn a_changed_anchor_is_a_changed_schedule() {
+        let json = MINUTELY
+            .replace("* * * * *", "@every 7m")
+            .replace('}', r#","anchor":"2026-01-01T00:03:00Z"}"#);
+        let job = entry(&json, 9, 5);
+        let was = Some(at("2026-01-01T00:01:00Z"));
+        let c = Cursor { expr: "@every 7m".into(), anchor: was, ..cursor("2026-01-01T00:01:00Z") };
+        let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:09:30Z"));
+        let Step::Move(Move::Rebase { cursor, owed: Some(gap) }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.count, gap.to.to_string().as_str()), (1, "2026-01-01T00:08:00Z"));
+        assert_eq!(
+            (cursor.anchor, cursor.through),
+            (checked_anchor(&job), at("2026-01-01T00:09:30Z"))
+        );
+        let same = Cursor { anchor: cursor.anchor, ..c };
+        let step = next_step(&situation(&job, Some(&same), "2026-01-01T00:09:30Z"));
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
+        assert_eq!(cursor.through, same.through);
+    }
+
+    fn checked_anchor(job: &JobEntry) -> Option<DateTime<Utc>> {
+        job.job().and_then(|job| job.anchor)
+    }
+
+    #[test]
+    fn what_a_schedule_with_chosen_values_owed_is_chosen_by_the_name() {
+        let job = entry(&MINUTELY.replace("* * * * *", "@daily"), 9, 5);
+        let c = Cursor { expr: "~ * * * *".into(), ..cursor("2026-01-01T00:00:00Z") };
+        let step = next_step(&situation(&job, Some(&c), "2026-01-01T01:00:00Z"));
+        let Step::Move(Move::Rebase { owed: Some(gap), .. }) = step else { panic!("{step:?}") };
+        let hourly = Schedule::for_job("~ * * * *", "j", None).unwrap();
+        let slot = hourly.next_after(Tz::UTC, c.through).unwrap();
+        assert_eq!((gap.count, gap.from), (1, Slot::at(slot)));
     }
 }

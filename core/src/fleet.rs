@@ -38,7 +38,8 @@ pub struct Registration {
     /// How many it has now.
     #[serde(default)]
     pub running: u32,
-    /// 99th percentile of the delay from slot to start over the last starts, in milliseconds.
+    /// 99th percentile of the delay from when a slot was due to the start, over the last starts, in
+    /// milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lateness_p99_millis: Option<u64>,
     /// The worker's clock when it wrote this.

@@ -17,8 +17,6 @@ use crate::schedule::{Wanted, WantedTrigger};
 pub(crate) struct Settled {
     /// The job.
     pub job: JobName,
-    /// The trigger that was to be taken, if it was one.
-    pub trigger: Option<RunId>,
     /// What the step does once it is carried out.
     pub effect: Effect,
     /// The keys that the transaction puts.
@@ -80,13 +78,7 @@ pub(crate) async fn take_step(
                 vec![(keys.cursor(&job), json(&cursor)), (keys.running(&job, run), json(&value))];
             let answer = claims.claim_slot(&grounds, &cursor, run, &value, &overlap).await;
             let live = LiveRun { job: job.clone(), run, fence: 0, value };
-            return Settled {
-                job,
-                trigger: None,
-                effect: Effect::Begins(live, entry),
-                puts,
-                answer,
-            };
+            return Settled { job, effect: Effect::Begins(live, entry), puts, answer };
         }
         Move::Skip { slot, cursor, because } => {
             let reason = format!("the run {because} was still live");
@@ -102,7 +94,7 @@ pub(crate) async fn take_step(
     puts.extend(record.as_ref().map(|r| (keys.done(&job, r.id), json(r))));
     let answer = claims.pass(&grounds, &cursor, record.as_ref(), blocking).await;
     let effect = record.map_or(Effect::Moves, |record| Effect::Records(Box::new(record)));
-    Settled { job, trigger: None, effect, puts, answer }
+    Settled { job, effect, puts, answer }
 }
 
 /// Takes or settles one trigger.
@@ -143,5 +135,5 @@ pub(crate) async fn take_trigger(
             (Effect::Records(Box::new(record)), puts, answer)
         }
     };
-    Settled { job, trigger: Some(id), effect, puts, answer }
+    Settled { job, effect, puts, answer }
 }

@@ -36,6 +36,9 @@ use crate::supervise::{Over, Supervisor, order};
 
 /// The longest sleep, so that a clock that jumps is noticed within a second.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
+/// How many things are looked at in one turn of the loop: less than a millisecond's work, after
+/// which kills, edits and signals have their turn.
+const TURN: usize = 64;
 /// After a refusal the watch brings what changed; this is for the case that it does not.
 const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
 /// After a failure to reach etcd.
@@ -126,7 +129,6 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         draining: false,
         stopping: false,
         deciding: BTreeSet::new(),
-        held: BTreeSet::new(),
         runs: Runs::default(),
         waiting: HashMap::new(),
         told: BTreeMap::new(),
@@ -190,8 +192,6 @@ struct Daemon {
     stopping: bool,
     /// Jobs with a transaction under way: one at a time for each.
     deciding: BTreeSet<JobName>,
-    /// Jobs that are due but cannot be taken now.
-    held: BTreeSet<JobName>,
     runs: Runs,
     waiting: HashMap<RunId, Waiting>,
     /// What the log was told about jobs that cannot be scheduled.
@@ -210,11 +210,14 @@ impl Daemon {
     ) {
         let mut drained = None;
         let mut last_call = None;
+        let mut more = false;
         loop {
             if self.stopping && self.is_idle() {
                 return;
             }
-            let sleep = tokio::time::sleep(self.until_due(Utc::now()));
+            let until_due = if more { Duration::ZERO } else { self.until_due(Utc::now()) };
+            let sleep = tokio::time::sleep(until_due);
+            // One of those that are ready is picked at random, so all get their turn.
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
                 Some(settled) = self.settling.join_next() => match settled {
@@ -245,7 +248,7 @@ impl Daemon {
                 }
                 () = sleep => {}
             }
-            self.tick(Utc::now());
+            more = self.tick(Utc::now());
         }
     }
 
@@ -266,29 +269,31 @@ impl Daemon {
     }
 
     /// How long to sleep if nothing happens before.
-    fn until_due(&self, now: DateTime<Utc>) -> Duration {
-        let until = match self.schedule.due.peek() {
-            // What may not be decided yet is not waited for: an event will tell.
-            Some(at) if self.may_decide() => (at - now).clamp(TimeDelta::zero(), LONGEST_SLEEP),
-            _ => LONGEST_SLEEP,
-        };
-        until.to_std().unwrap_or_default()
+    fn until_due(&mut self, now: DateTime<Utc>) -> Duration {
+        // What may not be decided yet is not waited for: an event will tell.
+        let next = if self.may_decide() { self.schedule.peek() } else { None };
+        let until = next.map_or(LONGEST_SLEEP, |at| at - now);
+        until.clamp(TimeDelta::zero(), LONGEST_SLEEP).to_std().unwrap_or_default()
     }
 
-    /// Acts on everything that is due.
-    fn tick(&mut self, now: DateTime<Utc>) {
-        while self.may_decide() {
-            let Some((_, due)) = self.schedule.due.pop_due(now) else {
-                return;
+    /// Acts on what is due, for one turn. Returns whether more is due that may be acted on.
+    fn tick(&mut self, now: DateTime<Utc>) -> bool {
+        for _ in 0..TURN {
+            if !self.may_decide() {
+                return false;
+            }
+            let Some(due) = self.schedule.pop_due(now, self.takes_new()) else {
+                return false;
             };
             match due {
-                Due::Slot(job) => self.consider(&job, now),
+                Due::Job(job) => self.consider(&job, now),
                 Due::Trigger(job, id) => self.consider_trigger(&job, id, now),
                 Due::Lost(job, run) => self.settle_lost(&job, run, now),
                 Due::Spawn(_, run) => self.go_ahead(run),
                 Due::Lingering(job, id) => self.complete(&job, id),
             }
         }
+        true
     }
 
     fn lease(&self) -> i64 {
@@ -304,8 +309,8 @@ impl Daemon {
     }
 
     fn consider(&mut self, job: &JobName, now: DateTime<Utc>) {
-        self.held.remove(job);
         if self.deciding.contains(job) {
+            // It goes on when that is settled.
             return;
         }
         let wanted = match self.schedule.look_at(job, self.lease(), now) {
@@ -322,13 +327,17 @@ impl Daemon {
                 return;
             }
         };
-        if let Move::Run { spawn_before, .. } = &wanted.step
-            && !(self.takes_new() && self.may_run(&wanted.entry))
-        {
-            // The others take it; if nobody does, it is settled as missed after its deadline.
-            self.schedule.due.insert(Due::Slot(job.clone()), *spawn_before);
-            self.held.insert(job.clone());
-            return;
+        if let Move::Run { slot, spawn_before, .. } = &wanted.step {
+            let may_run = self.may_run(&wanted.entry);
+            if !(may_run && self.takes_new()) {
+                // The others take it; if nobody does, it is settled as missed after its deadline.
+                let due = Due::Job(job.clone());
+                self.schedule.agenda.insert(due.clone(), *spawn_before);
+                if may_run {
+                    self.schedule.hold(due, slot.instant());
+                }
+                return;
+            }
         }
         self.deciding.insert(job.clone());
         let run = RunId::new(now);
@@ -339,16 +348,19 @@ impl Daemon {
     }
 
     fn consider_trigger(&mut self, job: &JobName, id: RunId, now: DateTime<Utc>) {
-        let again = Due::Trigger(job.clone(), id);
         if self.deciding.contains(job) {
-            self.schedule.due.insert(again, now + SECOND_LOOK);
             return;
         }
         let lease = self.lease();
         let Some(wanted) = self.schedule.look_at_trigger(job, id, lease, now) else { return };
         if let Ok((entry, _)) = &wanted.verdict {
-            if !(self.takes_new() && self.may_run(entry)) {
-                self.schedule.due.insert(again, now + AFTER_FAILURE);
+            let may_run = self.may_run(entry);
+            if !(may_run && self.takes_new()) {
+                let (due, request) = (Due::Trigger(job.clone(), id), &wanted.trigger.value);
+                self.schedule.agenda.insert(due.clone(), Schedule::expiry_of(request));
+                if may_run {
+                    self.schedule.hold(due, request.not_before);
+                }
                 return;
             }
             self.runs.claiming(id);
@@ -358,7 +370,7 @@ impl Daemon {
     }
 
     fn on_settled(&mut self, settled: Settled) {
-        let Settled { job, trigger, effect, puts, answer } = settled;
+        let Settled { job, effect, puts, answer } = settled;
         self.deciding.remove(&job);
         let run = match &effect {
             Effect::Begins(live, _) => Some(live.run),
@@ -383,7 +395,7 @@ impl Daemon {
                     }
                     Effect::Moves => {}
                 }
-                self.schedule.due.insert(Due::Slot(job), now);
+                self.schedule.go_on(&job, now);
                 return;
             }
             Ok(Answer::Refused(why)) => {
@@ -399,10 +411,7 @@ impl Daemon {
                 AFTER_FAILURE
             }
         };
-        if let Some(id) = trigger {
-            self.schedule.due.insert(Due::Trigger(job.clone(), id), now + look_again);
-        }
-        self.schedule.due.insert(Due::Slot(job), now + look_again);
+        self.schedule.bring_up(&job, now + look_again);
     }
 
     fn report(&mut self, job: JobName, done: Versioned<RunRecord>) {
@@ -420,7 +429,7 @@ impl Daemon {
         let (job, at) = (live.job.clone(), live.value.spawn_before);
         self.waiting.insert(run, Waiting { live, entry, orders });
         if replaces {
-            self.schedule.due.insert(Due::Spawn(job.clone(), run), at);
+            self.schedule.agenda.insert(Due::Spawn(job.clone(), run), at);
             self.let_go(&job);
         } else {
             self.go_ahead(run);
@@ -439,7 +448,7 @@ impl Daemon {
     /// Starts a run; past its deadline the supervisor records that instead.
     fn go_ahead(&mut self, run: RunId) {
         let Some(Waiting { live, entry, orders }) = self.waiting.remove(&run) else { return };
-        self.schedule.due.remove(&Due::Spawn(live.job.clone(), run));
+        self.schedule.agenda.remove(&Due::Spawn(live.job.clone(), run));
         let days = self.schedule.retention_of(&entry);
         self.running.spawn(self.supervisor.clone().see_through(live, entry, orders, days));
         self.publish();
@@ -455,23 +464,12 @@ impl Daemon {
             self.lateness.push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
         }
         self.publish();
-        self.release_held();
-    }
-
-    fn release_held(&mut self) {
-        let now = Utc::now();
-        for job in std::mem::take(&mut self.held) {
-            self.schedule.due.insert(Due::Slot(job), now);
-        }
     }
 
     fn on_standing(&mut self) {
         let standing = *self.standing.borrow_and_update();
         // A loss and a new registration may come as one change.
         self.runs.abandon("the worker lost its lease", Some(standing.lease));
-        if standing.lease != 0 {
-            self.release_held();
-        }
     }
 
     fn hear(&mut self, fed: &Feed) {
@@ -503,7 +501,6 @@ impl Daemon {
                     self.draining = self.schedule.replica.drains.contains(&worker);
                     info!("{}", if self.draining { "draining" } else { "taking runs again" });
                     self.publish();
-                    self.release_held();
                 }
                 Key::Settings => self.publish(),
                 Key::Misnamed(name, why) => warn!("a key in the place of a job: {name:?}: {why}"),
@@ -581,7 +578,7 @@ impl Daemon {
             &reason,
         );
         warn!(%job, %run, "{}", record.err);
-        self.schedule.due.insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
+        self.schedule.agenda.insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
         self.spawn_end(live, record, true);
     }
 
@@ -610,7 +607,7 @@ impl Daemon {
             debug!(%job, run = %id, "completing a record that lingers");
             self.report(job.clone(), done);
             let again = Utc::now() + TimeDelta::seconds(15);
-            self.schedule.due.insert(Due::Lingering(job.clone(), id), again);
+            self.schedule.agenda.insert(Due::Lingering(job.clone(), id), again);
         }
     }
 

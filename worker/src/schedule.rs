@@ -1,7 +1,14 @@
 //! What this worker knows and when it must act: the replica of the fleet's state and the times at
 //! which something becomes due. Pure: feeds and instants in, work out.
+//!
+//! Two lists hold those times: the jobs' slots, and the agenda for everything else. What changes
+//! for every job at once is not filed for each: a round visits them, a few at a time.
+
+mod slots;
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use carillon_core::claims::{Grounds, Overlap, overlap_of};
 use carillon_core::decide::{Move, Situation, Step, next_step};
@@ -12,9 +19,9 @@ use carillon_core::keys::{Key, Keys};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
 use carillon_core::run::{LiveRun, RunRecord, TriggerRequest};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::sync::Arc;
 
 use crate::agenda::Agenda;
+use slots::Slots;
 
 /// After how long any worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
@@ -24,8 +31,8 @@ const SETTLE_MARGIN: TimeDelta = TimeDelta::seconds(2);
 /// Something that becomes due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Due {
-    /// The oldest undecided slot of a job, or a second look at it.
-    Slot(JobName),
+    /// A look at a job: at its oldest undecided slot, or a second look.
+    Job(JobName),
     /// A trigger whose time has come, or a second look at it.
     Trigger(JobName, RunId),
     /// The run of a worker that seems dead.
@@ -36,10 +43,18 @@ pub(crate) enum Due {
     Lingering(JobName, RunId),
 }
 
-/// The state of the fleet and this worker's timetable over it.
+/// The state of the fleet and what this worker has to do about it.
 pub(crate) struct Schedule {
     pub replica: Replica,
-    pub due: Agenda<Due>,
+    /// What is to be done besides the slots.
+    pub agenda: Agenda<Due>,
+    /// What is due and waits for room among the runs, by when it was due.
+    held: Agenda<Due>,
+    slots: Slots,
+    /// Up to which job every one is being looked at again.
+    round: Option<Bound<JobName>>,
+    /// Whose turn it is.
+    turn: u8,
     keys: Keys,
     worker: WorkerId,
     max_skew: TimeDelta,
@@ -66,10 +81,20 @@ pub(crate) struct WantedTrigger {
 
 impl Schedule {
     pub fn new(keys: Keys, worker: WorkerId, max_skew: TimeDelta) -> Self {
-        Self { replica: Replica::default(), due: Agenda::default(), keys, worker, max_skew }
+        Self {
+            replica: Replica::default(),
+            agenda: Agenda::default(),
+            held: Agenda::default(),
+            slots: Slots::default(),
+            round: None,
+            turn: 0,
+            keys,
+            worker,
+            max_skew,
+        }
     }
 
-    /// Takes in a feed, puts what it changed on the timetable, and returns the touched keys.
+    /// Takes in a feed, files what it changed, and returns the touched keys.
     pub fn take(&mut self, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
         let touched = self.replica.apply(&self.keys, feed, now);
         for key in &touched {
@@ -98,22 +123,86 @@ impl Schedule {
         self.take(&Feed::Changes { revision: self.replica.revision, items }, now);
     }
 
+    /// The earliest instant at which anything is to be done.
+    pub fn peek(&mut self) -> Option<DateTime<Utc>> {
+        let times = [self.slots.peek(), self.agenda.peek()];
+        times.into_iter().flatten().min()
+    }
+
+    /// Takes what is to be done first. Where there is `room` for another run, what is held comes
+    /// before the slots that are due.
+    pub fn pop_due(&mut self, now: DateTime<Utc>, room: bool) -> Option<Due> {
+        // In turns: neither ten thousand slots nor a change of the settings may keep the rest
+        // waiting.
+        (0..3).find_map(|_| {
+            self.turn = (self.turn + 1) % 3;
+            match self.turn {
+                0 => self.agenda.pop_due(now).map(|(_, due)| due),
+                1 => self.next_of_round().map(Due::Job),
+                _ => self.pop_held(room).or_else(|| self.slots.pop_due(now).map(Due::Job)),
+            }
+        })
+    }
+
+    fn pop_held(&mut self, room: bool) -> Option<Due> {
+        room.then(|| self.held.pop_due(DateTime::<Utc>::MAX_UTC)).flatten().map(|(_, due)| due)
+    }
+
+    fn next_of_round(&mut self) -> Option<JobName> {
+        let after = self.round.take()?;
+        let rest = self.replica.jobs.range((after, Bound::Unbounded));
+        let job = rest.map(|(job, _)| job.clone()).next()?;
+        self.round = Some(Bound::Excluded(job.clone()));
+        Some(job)
+    }
+
+    /// Has every job and every trigger looked at again.
+    fn look_at_all(&mut self, now: DateTime<Utc>) {
+        self.round = Some(Bound::Unbounded);
+        for (job, id) in self.replica.triggers.keys() {
+            self.agenda.insert(Due::Trigger(job.clone(), *id), now);
+        }
+    }
+
+    /// Holds what is due until there is room; `at` is when it was.
+    pub fn hold(&mut self, due: Due, at: DateTime<Utc>) {
+        self.held.insert(due, at);
+    }
+
+    /// Has a job go on from its cursor, and its triggers looked at: its last step is over.
+    pub fn go_on(&mut self, job: &JobName, now: DateTime<Utc>) {
+        self.follow_cursor(job, now);
+        self.bring_up_triggers(job, now);
+    }
+
+    /// Has a job and its triggers looked at then.
+    pub fn bring_up(&mut self, job: &JobName, at: DateTime<Utc>) {
+        self.agenda.insert(Due::Job(job.clone()), at);
+        self.bring_up_triggers(job, at);
+    }
+
+    fn follow_cursor(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let cursor = self.replica.cursors.get(job).map(|cursor| &cursor.value);
+        // One in the future stops its job, which a look finds out and tells.
+        let cursor = cursor.filter(|cursor| cursor.through <= now + self.max_skew);
+        if !cursor.is_some_and(|cursor| self.slots.go_on(job, cursor)) {
+            self.agenda.insert(Due::Job(job.clone()), now);
+        }
+    }
+
     fn file(&mut self, key: &Key, now: DateTime<Utc>) {
         match key {
-            Key::Cursor(job) => self.due.insert(Due::Slot(job.clone()), now),
-            Key::Job(job) => {
-                self.due.insert(Due::Slot(job.clone()), now);
-                self.bring_up_triggers(job, now);
-            }
-            Key::Trigger(job, id) => self.due.insert(Due::Trigger(job.clone(), *id), now),
+            Key::Cursor(job) => self.follow_cursor(job, now),
+            Key::Job(job) => self.bring_up(job, now),
+            Key::Trigger(job, id) => self.agenda.insert(Due::Trigger(job.clone(), *id), now),
             Key::Running(job, run) => {
                 let due = Due::Lost(job.clone(), *run);
                 match self.settlement_of(job, *run, now) {
                     // Its worker's name may be registered anew and refreshed every few seconds:
                     // that must not put the settlement off.
-                    Some(at) if self.due.get(&due).is_none() => self.due.insert(due, at),
+                    Some(at) if self.agenda.get(&due).is_none() => self.agenda.insert(due, at),
                     Some(_) => {}
-                    None => drop(self.due.remove(&due)),
+                    None => drop(self.agenda.remove(&due)),
                 }
                 self.bring_up_triggers(job, now);
             }
@@ -131,19 +220,12 @@ impl Schedule {
             Key::Done(job, id) => {
                 let due = Due::Lingering(job.clone(), *id);
                 if self.replica.done.contains_key(&(job.clone(), *id)) {
-                    self.due.insert(due, now + LINGERING);
+                    self.agenda.insert(due, now + LINGERING);
                 } else {
-                    self.due.remove(&due);
+                    self.agenda.remove(&due);
                 }
             }
-            Key::Settings => {
-                for job in self.replica.jobs.keys() {
-                    self.due.insert(Due::Slot(job.clone()), now);
-                }
-                for (job, id) in self.replica.triggers.keys() {
-                    self.due.insert(Due::Trigger(job.clone(), *id), now);
-                }
-            }
+            Key::Settings => self.look_at_all(now),
             Key::KillJob(_)
             | Key::KillRun(..)
             | Key::Drain(_)
@@ -152,10 +234,10 @@ impl Schedule {
         }
     }
 
-    fn bring_up_triggers(&mut self, job: &JobName, now: DateTime<Utc>) {
+    fn bring_up_triggers(&mut self, job: &JobName, at: DateTime<Utc>) {
         let waiting: Vec<_> = self.triggers_of(job).collect();
         for id in waiting {
-            self.due.insert(Due::Trigger(job.clone(), id), now);
+            self.agenda.insert(Due::Trigger(job.clone(), id), at);
         }
     }
 
@@ -220,7 +302,7 @@ impl Schedule {
         }
     }
 
-    /// Looks at a job: puts its next time on the timetable, or returns the step that is due.
+    /// Looks at a job: files its next time, or returns the step that is due.
     ///
     /// # Errors
     /// Why the job cannot be scheduled at all.
@@ -230,29 +312,45 @@ impl Schedule {
         lease: i64,
         now: DateTime<Utc>,
     ) -> Result<Option<Wanted>, String> {
-        let due = Due::Slot(job.clone());
-        self.due.remove(&due);
+        let due = Due::Job(job.clone());
+        self.agenda.remove(&due);
+        self.held.remove(&due);
         let Some(entry) = self.replica.jobs.get(job).cloned() else {
+            self.slots.forget(job);
             return Ok(None);
         };
         if self.barred().is_some() {
             return Ok(None);
         }
         let checked = entry.state.as_ref().map_err(ToString::to_string)?;
+        let zone = self.replica.zone_of(checked)?;
+        let cursor = self.replica.cursors.get(job).map(|c| &c.value);
         let situation = Situation {
             entry: &entry,
-            zone: self.replica.zone_of(checked)?,
-            cursor: self.replica.cursors.get(job).map(|c| &c.value),
+            zone,
+            cursor,
             live: self.replica.live_of(job).next().map(|live| live.run),
             now,
             max_skew: self.max_skew,
         };
         match next_step(&situation) {
-            Step::Stuck(why) => Err(why),
-            Step::Wait(at) => {
-                if let Some(at) = at {
-                    self.due.insert(due, at);
+            Step::Stuck { why, until } => {
+                if let Some(until) = until {
+                    self.agenda.insert(due, until);
                 }
+                Err(why)
+            }
+            Step::Next(at) => {
+                match at.and(cursor) {
+                    Some(cursor) => {
+                        self.slots.wait(checked, entry.mod_revision, zone, cursor.through);
+                    }
+                    None => self.slots.forget(job),
+                }
+                Ok(None)
+            }
+            Step::Wait(at) => {
+                self.agenda.insert(due, at);
                 Ok(None)
             }
             Step::Move(step) => {
@@ -280,7 +378,13 @@ impl Schedule {
         overlap_of(checked, self.replica.revision, live)
     }
 
-    /// Looks at a trigger: puts its time on the timetable, or says what becomes of it.
+    /// When a trigger that nobody has taken is settled.
+    pub fn expiry_of(request: &TriggerRequest) -> DateTime<Utc> {
+        let second = TimeDelta::seconds(1);
+        request.not_after.checked_add_signed(second).unwrap_or(request.not_after)
+    }
+
+    /// Looks at a trigger: files its time, or says what becomes of it.
     pub fn look_at_trigger(
         &mut self,
         job: &JobName,
@@ -289,14 +393,15 @@ impl Schedule {
         now: DateTime<Utc>,
     ) -> Option<WantedTrigger> {
         let due = Due::Trigger(job.clone(), id);
-        self.due.remove(&due);
+        self.agenda.remove(&due);
+        self.held.remove(&due);
         let trigger = self.replica.triggers.get(&(job.clone(), id))?.clone();
         let request = &trigger.value;
         if self.barred().is_some() {
             return None;
         }
         if request.not_before > now {
-            self.due.insert(due, request.not_before);
+            self.agenda.insert(due, request.not_before);
             return None;
         }
         let entry = self.replica.jobs.get(job).cloned();
@@ -315,9 +420,7 @@ impl Schedule {
         if matches!(verdict, Ok((_, Overlap::Forbid))) && self.replica.live_of(job).next().is_some()
         {
             // It waits for the live run to end, as long as it may.
-            let second = TimeDelta::seconds(1);
-            let until = request.not_after.checked_add_signed(second).unwrap_or(request.not_after);
-            self.due.insert(due, until);
+            self.agenda.insert(due, Self::expiry_of(request));
             return None;
         }
         let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
@@ -329,3 +432,6 @@ impl Schedule {
         Some(WantedTrigger { id, trigger, grounds, verdict, retention_days })
     }
 }
+
+#[cfg(test)]
+mod tests;

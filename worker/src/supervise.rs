@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::claims::{Answer, Claims};
+use carillon_core::decide::due_at;
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::JobEntry;
 use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
-use carillon_core::run::{Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running};
-use chrono::{TimeDelta, Utc};
+use carillon_core::run::{
+    Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running, Trigger,
+};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -41,7 +44,7 @@ pub(crate) struct Supervisor {
 pub(crate) struct Over {
     /// The run.
     pub live: LiveRun,
-    /// From the slot to the start of the process, where there was one.
+    /// From when its slot was due to the start of the process, for a scheduled run that started.
     pub lateness: Option<TimeDelta>,
     /// The etcd revision of its end, where it is known.
     pub ended_at: Option<i64>,
@@ -74,7 +77,11 @@ impl Supervisor {
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = watch::channel(live.value.clone());
         let advancing = tokio::spawn(advance(self.claims.clone(), live.clone(), states));
-        let mut follower = Follower { supervisor: &self, record, state, lateness: None };
+        let due = match live.value.trigger {
+            Trigger::Schedule => live.value.slot.map(|slot| due_at(checked, slot.instant())),
+            _ => None,
+        };
+        let mut follower = Follower { supervisor: &self, record, state, due, lateness: None };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
         let running = tokio::spawn(async move { executor.run(spec, orders, events).await });
@@ -206,6 +213,7 @@ struct Follower<'a> {
     supervisor: &'a Supervisor,
     record: RunRecord,
     state: watch::Sender<Running>,
+    due: Option<DateTime<Utc>>,
     lateness: Option<TimeDelta>,
 }
 
@@ -213,7 +221,7 @@ impl Follower<'_> {
     async fn take(&mut self, live: &LiveRun, event: Event) {
         match event {
             Event::Started { pid, at } => {
-                self.lateness = live.value.slot.map(|slot| at - slot.instant());
+                self.lateness = self.due.map(|due| at - due);
                 self.record.pid = Some(pid);
                 self.record.start_time = at;
                 self.state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));

@@ -2,7 +2,8 @@
 
 use carillon_core::id::Slot;
 use carillon_core::run::Outcome;
-use chrono::TimeDelta;
+use carillon_core::schedule::spread_of;
+use chrono::{TimeDelta, Utc};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::support::{Scene, eventually};
@@ -63,6 +64,24 @@ async fn three_workers_run_every_second_of_a_minute_exactly_once() {
         let step = pair[1].instant() - pair[0].instant();
         assert_eq!(step, TimeDelta::seconds(1), "{} then {}", pair[0], pair[1]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spread_start_is_put_off_and_keeps_its_slot() {
+    let scene = Scene::shared(1).await;
+    let off = TimeDelta::seconds(spread_of("put-off", 5).into());
+    assert!(off > TimeDelta::seconds(1), "the name was chosen for that");
+    let slot = Slot::at(Utc::now() + TimeDelta::seconds(2));
+    let json = format!(
+        r#"{{"name":"put-off","command":"echo $CARILLON_SLOT","cronExpr":"@at {slot}","spreadSecs":5}}"#
+    );
+    scene.put("put-off", &json);
+    let record = scene.finished("put-off").await;
+    assert_eq!(record.scheduled_time, Some(slot.instant()));
+    assert_eq!(record.output, format!("{slot}\n"));
+    let lateness = record.start_time - (slot.instant() + off);
+    assert!(lateness >= TimeDelta::zero(), "started {lateness} before it was due");
+    assert!(lateness < TimeDelta::seconds(1), "started {lateness} after it was due");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@
 mod bad_input;
 mod commands;
 mod console;
+mod fairness;
 mod firing;
 mod killing;
 mod outages;

@@ -1,0 +1,194 @@
+use carillon_core::decide::{Cursor, due_at};
+
+use super::*;
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn name(text: &str) -> JobName {
+    JobName::new(text).unwrap()
+}
+
+fn put(key: &str, value: &str, revision: i64) -> Item {
+    Item {
+        key: format!("/cron/{key}").into(),
+        value: Some(value.into()),
+        mod_revision: revision,
+        create_revision: revision,
+        lease: 0,
+    }
+}
+
+fn changes(items: Vec<Item>) -> Feed {
+    let revision = items.iter().map(|item| item.mod_revision).max().unwrap();
+    Feed::Changes { revision, items }
+}
+
+fn job(name: &str, expr: &str, more: &str) -> Item {
+    let json = format!(r#"{{"name":"{name}","command":"true","cronExpr":"{expr}"{more}}}"#);
+    put(&format!("jobs/{name}"), &json, 5)
+}
+
+/// The cursor of such a job.
+fn cursor(name: &str, expr: &str, through: &str) -> Item {
+    let cursor = Cursor {
+        rev: 5,
+        expr: expr.to_owned(),
+        zone: "UTC".to_owned(),
+        anchor: None,
+        enabled: true,
+        through: at(through),
+        updated_at: None,
+    };
+    put(&format!("cursor/{name}"), &serde_json::to_string(&cursor).unwrap(), 6)
+}
+
+fn trigger(job: &str, id: RunId, not_before: &str) -> Item {
+    let json = format!(
+        r#"{{"kind":"manual","attempt":1,"notBefore":"{not_before}","notAfter":"2030-01-01T00:00:00Z","jobCreated":5,"by":"me"}}"#
+    );
+    put(&format!("trigger/{job}/{id}"), &json, 7)
+}
+
+fn empty() -> Schedule {
+    let keys = Keys::new("/cron").unwrap();
+    Schedule::new(keys, WorkerId::new("w").unwrap(), TimeDelta::seconds(10))
+}
+
+/// Jobs `j0000` and so on, minutely, decided up to midnight and looked at one second later.
+fn minutely(count: usize) -> Schedule {
+    let mut schedule = empty();
+    let names = (0..count).map(|number| format!("j{number:04}"));
+    let items = names.flat_map(|name| {
+        [job(&name, "* * * * *", ""), cursor(&name, "* * * * *", "2026-01-01T00:00:00Z")]
+    });
+    let now = at("2026-01-01T00:00:01Z");
+    schedule.take(&Feed::Snapshot { revision: 6, items: items.collect() }, now);
+    assert_eq!(look_at_due(&mut schedule, now), Vec::<String>::new());
+    schedule
+}
+
+/// Looks at everything that is due, and returns the jobs that have a step to take.
+fn look_at_due(schedule: &mut Schedule, now: DateTime<Utc>) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some(due) = schedule.pop_due(now, false) {
+        let Due::Job(job) = due else { panic!("{due:?}") };
+        if let Ok(Some(_)) = schedule.look_at(&job, 1, now) {
+            found.push(job.to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_job_waits_for_its_slot() {
+    let mut schedule = minutely(3);
+    let slot = at("2026-01-01T00:01:00Z");
+    assert_eq!(schedule.peek(), Some(slot));
+    assert_eq!(schedule.pop_due(slot - TimeDelta::nanoseconds(1), true), None);
+    assert_eq!(look_at_due(&mut schedule, slot), ["j0000", "j0001", "j0002"]);
+    assert_eq!(schedule.peek(), None);
+}
+
+#[test]
+fn a_moved_cursor_needs_no_look() {
+    let mut schedule = minutely(1);
+    let now = at("2026-01-01T00:01:00Z");
+    schedule.take(&changes(vec![cursor("j0000", "* * * * *", "2026-01-01T00:01:00Z")]), now);
+    assert_eq!(schedule.peek(), Some(at("2026-01-01T00:02:00Z")));
+    // After a change of the job it does: its plan is another.
+    let edited = Item { mod_revision: 8, ..job("j0000", "* * * * *", r#","owner":"me""#) };
+    schedule.take(&changes(vec![edited]), now);
+    assert_eq!(schedule.pop_due(now, true), Some(Due::Job(name("j0000"))));
+}
+
+#[test]
+fn a_cursor_in_the_future_stops_its_job() {
+    let mut schedule = minutely(1);
+    let now = at("2026-01-01T00:01:00Z");
+    schedule.take(&changes(vec![cursor("j0000", "* * * * *", "2026-01-01T09:00:00Z")]), now);
+    assert_eq!(schedule.pop_due(now, true), Some(Due::Job(name("j0000"))));
+    let why = schedule.look_at(&name("j0000"), 1, now).err().unwrap();
+    assert!(why.contains("in the future"), "{why}");
+}
+
+#[test]
+fn a_job_that_was_paused_or_deleted_waits_for_nothing() {
+    let now = at("2026-01-01T00:00:30Z");
+    let mut schedule = minutely(2);
+    let paused = Item { mod_revision: 8, ..job("j0000", "* * * * *", r#","enabled":false"#) };
+    let deleted = Item { value: None, ..job("j0001", "* * * * *", "") };
+    schedule.take(&changes(vec![paused, deleted]), now);
+    while let Some(Due::Job(job)) = schedule.pop_due(now, false) {
+        if let Ok(Some(wanted)) = schedule.look_at(&job, 1, now) {
+            // Its cursor follows, as the transaction has it.
+            let Move::Rebase { cursor, .. } = wanted.step else { panic!("{:?}", wanted.step) };
+            let cursor = serde_json::to_string(&cursor).unwrap();
+            schedule.take(&changes(vec![put("cursor/j0000", &cursor, 9)]), now);
+        }
+    }
+    assert_eq!(schedule.peek(), None);
+}
+
+#[test]
+fn spread_starts_are_due_apart() {
+    let mut schedule = empty();
+    let spread = |name: &str| job(name, "@hourly", r#","spreadSecs":600"#);
+    let items = ["a", "b"].map(|n| [spread(n), cursor(n, "@hourly", "2026-01-01T00:00:00Z")]);
+    let now = at("2026-01-01T00:00:01Z");
+    schedule.take(&changes(items.concat()), now);
+    look_at_due(&mut schedule, now);
+    let mut due = ["a", "b"].map(|job| {
+        let checked = schedule.replica.jobs[&name(job)].state.as_ref().unwrap();
+        (due_at(checked, at("2026-01-01T01:00:00Z")), job)
+    });
+    due.sort();
+    assert_ne!(due[0].0, due[1].0);
+    for (instant, job) in due {
+        assert_eq!(schedule.peek(), Some(instant));
+        assert_eq!(schedule.pop_due(instant, false), Some(Due::Job(name(job))));
+    }
+}
+
+#[test]
+fn a_thousand_slots_do_not_keep_a_trigger_or_an_edit_waiting() {
+    let mut schedule = minutely(1000);
+    let now = at("2026-01-01T00:01:00Z");
+    for _ in 0..10 {
+        schedule.pop_due(now, false).unwrap();
+    }
+    let id = RunId::new(now);
+    let edited = Item { mod_revision: 8, ..job("j0500", "* * * * *", r#","owner":"me""#) };
+    schedule.take(&changes(vec![trigger("j0900", id, "2026-01-01T00:00:00Z")]), now);
+    schedule.take(&changes(vec![edited]), now);
+    let next: Vec<Due> = (0..4).filter_map(|_| schedule.pop_due(now, false)).collect();
+    assert!(next.contains(&Due::Trigger(name("j0900"), id)), "{next:?}");
+    assert!(next.contains(&Due::Job(name("j0500"))), "{next:?}");
+}
+
+#[test]
+fn a_change_of_the_settings_visits_every_job_and_keeps_no_slot_waiting() {
+    let mut schedule = minutely(1000);
+    let now = at("2026-01-01T00:01:00Z");
+    schedule.take(&changes(vec![put("settings", r#"{"retentionDays":3}"#, 9)]), now);
+    assert_eq!(schedule.agenda.peek(), None, "nothing is filed for each job");
+    let first: Vec<Due> = (0..20).filter_map(|_| schedule.pop_due(now, false)).collect();
+    let of_the_round = (0..10).map(|number| Due::Job(name(&format!("j{number:04}"))));
+    // Every other one is due anyhow: both go through the jobs in the same order here.
+    assert!(of_the_round.clone().all(|due| first.iter().filter(|d| **d == due).count() == 2));
+    let rest = std::iter::from_fn(|| schedule.pop_due(now, false)).count();
+    assert_eq!(rest, 2 * 990);
+}
+
+#[test]
+fn what_is_held_comes_when_there_is_room_and_the_oldest_first() {
+    let mut schedule = minutely(2);
+    let now = at("2026-01-01T00:01:00Z");
+    let (old, new) = (Due::Job(name("old")), Due::Job(name("new")));
+    schedule.hold(new.clone(), now);
+    schedule.hold(old.clone(), now - TimeDelta::seconds(5));
+    assert_eq!(schedule.pop_due(now, false), Some(Due::Job(name("j0000"))));
+    let with_room: Vec<_> = std::iter::from_fn(|| schedule.pop_due(now, true)).collect();
+    assert_eq!(with_room, [old, new, Due::Job(name("j0001"))]);
+}
