@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// Keys by the instant at which each is due, at most one instant for each key.
 #[derive(Debug, Clone)]
@@ -56,6 +56,14 @@ impl<K: Ord + Clone + Hash> Agenda<K> {
         self.due.remove(&key);
         Some((at, key))
     }
+
+    /// Moves the keys that are `wanted` to other instants, all by the same length of time.
+    pub(crate) fn shift(&mut self, by: TimeDelta, wanted: impl Fn(&K) -> bool) {
+        let moved: Vec<_> = self.order.iter().filter(|(_, key)| wanted(key)).cloned().collect();
+        for (at, key) in moved {
+            self.insert(key, at.checked_add_signed(by).unwrap_or(at));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +103,16 @@ mod tests {
         assert_eq!(all_due(&mut agenda, at(9)), [(at(2), "a")]);
         assert_eq!(agenda.peek(), None);
         assert_eq!(agenda.remove(&"a"), None);
+    }
+
+    #[test]
+    fn shifts_only_what_is_wanted() {
+        let mut agenda = Agenda::default();
+        for (key, seconds) in [("a", 1), ("b", 2), ("c", 3)] {
+            agenda.insert(key, at(seconds));
+        }
+        agenda.shift(TimeDelta::seconds(5), |key| *key != "b");
+        assert_eq!(all_due(&mut agenda, at(9)), [(at(2), "b"), (at(6), "a"), (at(8), "c")]);
     }
 
     proptest! {

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::claim::{Effect, Settled, take_step, take_trigger};
+use crate::clock::{Alarm, Rang};
 use crate::execute::{Executor, Order};
 use crate::lease::{Keeper, Standing};
 use crate::report::{REPORTS_BOUND, Report, Reporter};
@@ -34,8 +35,6 @@ use crate::runs::Runs;
 use crate::schedule::{Due, Schedule};
 use crate::supervise::{Over, Supervisor, order};
 
-/// The longest sleep, so that a clock that jumps is noticed within a second.
-const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
 /// How many things are looked at in one turn of the loop: less than a millisecond's work, after
 /// which kills, edits and signals have their turn.
 const TURN: usize = 64;
@@ -45,6 +44,8 @@ const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
 const AFTER_FAILURE: TimeDelta = TimeDelta::seconds(1);
 /// Transactions under way at once, measured to be enough for one node (64 in flight).
 const CLAIMS: usize = 64;
+/// A clock that was moved by less was not set: reading it twice takes about so long.
+const TOLD_FROM: TimeDelta = TimeDelta::milliseconds(1);
 /// Starts over which the lateness percentile is computed.
 const LATENESS_WINDOW: usize = 256;
 /// How long the last runs may take to end after their grace.
@@ -67,8 +68,10 @@ pub(crate) struct Options {
 /// Runs the worker until it is told to stop and has left in order.
 ///
 /// # Errors
-/// Only what makes a start impossible: a wrong address. Stores that are away are waited for.
+/// Only what makes a start impossible: a wrong address, or no timer. Stores that are away are
+/// waited for.
 pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Result<()> {
+    let alarm = Alarm::new().context("cannot make a timer")?;
     let connection = &options.connection;
     let keys = connection.keys.clone();
     let etcd = Etcd::connect(&connection.endpoints, keys.clone()).await?;
@@ -136,12 +139,12 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         settling: JoinSet::new(),
         running: JoinSet::new(),
     };
-    daemon.work(etcd.feed(), &mut stops, options.drain_timeout).await;
+    let worked = daemon.work(etcd.feed(), alarm, &mut stops, options.drain_timeout).await;
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
     info!("left");
-    Ok(())
+    worked.context("the alarm failed")
 }
 
 fn first_registration(options: &Options) -> Registration {
@@ -205,18 +208,22 @@ impl Daemon {
     async fn work(
         mut self,
         mut feed: mpsc::Receiver<Feed>,
+        mut alarm: Alarm,
         stops: &mut mpsc::Receiver<()>,
         drain_timeout: Duration,
-    ) {
+    ) -> std::io::Result<()> {
         let mut drained = None;
         let mut last_call = None;
         let mut more = false;
         loop {
             if self.stopping && self.is_idle() {
-                return;
+                return Ok(());
             }
-            let until_due = if more { Duration::ZERO } else { self.until_due(Utc::now()) };
-            let sleep = tokio::time::sleep(until_due);
+            if !more {
+                // What may not be decided yet is not waited for: an event will tell.
+                let next = if self.may_decide() { self.schedule.peek() } else { None };
+                alarm.set(next)?;
+            }
             // One of those that are ready is picked at random, so all get their turn.
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
@@ -244,9 +251,12 @@ impl Daemon {
                 }
                 () = until(last_call), if last_call.is_some() => {
                     warn!("leaving although etcd does not take the ends of the last runs: the others settle them as lost");
-                    return;
+                    return Ok(());
                 }
-                () = sleep => {}
+                rang = alarm.rings(), if !more => if let Rang::ClockSet { by } = rang? {
+                    self.on_clock_set(by);
+                },
+                () = std::future::ready(()), if more => {}
             }
             more = self.tick(Utc::now());
         }
@@ -268,14 +278,6 @@ impl Daemon {
         self.synced && self.settling.len() < CLAIMS && self.standing.borrow().may_act()
     }
 
-    /// How long to sleep if nothing happens before.
-    fn until_due(&mut self, now: DateTime<Utc>) -> Duration {
-        // What may not be decided yet is not waited for: an event will tell.
-        let next = if self.may_decide() { self.schedule.peek() } else { None };
-        let until = next.map_or(LONGEST_SLEEP, |at| at - now);
-        until.clamp(TimeDelta::zero(), LONGEST_SLEEP).to_std().unwrap_or_default()
-    }
-
     /// Acts on what is due, for one turn. Returns whether more is due that may be acted on.
     fn tick(&mut self, now: DateTime<Utc>) -> bool {
         for _ in 0..TURN {
@@ -294,6 +296,20 @@ impl Daemon {
             }
         }
         true
+    }
+
+    fn on_clock_set(&mut self, by: TimeDelta) {
+        let now = Utc::now();
+        if by.abs() < TOLD_FROM {
+            info!(
+                "the machine was suspended, or its clock set by next to nothing: looking at every job again"
+            );
+        } else {
+            let direction = if by < TimeDelta::zero() { "backwards" } else { "forwards" };
+            let seconds = by.abs().as_seconds_f64();
+            warn!("the clock was set {direction} by {seconds:.3} s: looking at every job again");
+        }
+        self.schedule.clock_set(by, now);
     }
 
     fn lease(&self) -> i64 {

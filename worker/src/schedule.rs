@@ -164,6 +164,14 @@ impl Schedule {
         }
     }
 
+    /// The clock was set, and shows `now`.
+    pub fn clock_set(&mut self, by: TimeDelta, now: DateTime<Utc>) {
+        // These wait for a length of time: the end of a dead worker's children, the report of a
+        // live one. The others wait for what the clock shows.
+        self.agenda.shift(by, |due| matches!(due, Due::Lost(..) | Due::Lingering(..)));
+        self.look_at_all(now);
+    }
+
     /// Holds what is due until there is room; `at` is when it was.
     pub fn hold(&mut self, due: Due, at: DateTime<Utc>) {
         self.held.insert(due, at);

@@ -192,3 +192,59 @@ fn what_is_held_comes_when_there_is_room_and_the_oldest_first() {
     let with_room: Vec<_> = std::iter::from_fn(|| schedule.pop_due(now, true)).collect();
     assert_eq!(with_room, [old, new, Due::Job(name("j0001"))]);
 }
+
+#[test]
+fn a_job_that_a_wrong_clock_stopped_goes_on_when_the_clock_is_right() {
+    let mut schedule = minutely(1);
+    let wrong = at("2025-12-31T23:00:00Z");
+    schedule.clock_set(TimeDelta::minutes(-61), wrong);
+    let due = schedule.pop_due(wrong, true);
+    assert_eq!(due, Some(Due::Job(name("j0000"))), "every job is looked at again");
+    assert!(schedule.look_at(&name("j0000"), 1, wrong).is_err());
+    // It looks again when the clock has come near enough, which setting it does at once.
+    let right = at("2026-01-01T00:00:20Z");
+    assert_eq!(schedule.agenda.peek(), Some(at("2025-12-31T23:59:50Z")));
+    assert_eq!(look_at_due(&mut schedule, right), Vec::<String>::new());
+    assert_eq!(schedule.peek(), Some(at("2026-01-01T00:01:00Z")));
+}
+
+#[test]
+fn a_clock_that_is_set_does_not_change_how_long_a_dead_workers_children_have() {
+    for minutes in [-90, 90] {
+        let mut schedule = minutely(1);
+        let now = at("2026-01-01T00:00:02Z");
+        let run = RunId::new(now);
+        let live = format!(
+            r#"{{"worker":"gone","lease":7,"attempt":1,"since":"{now:?}","spawnBefore":"{now:?}","graceSecs":10}}"#
+        );
+        schedule.take(&changes(vec![put(&format!("running/j0000/{run}"), &live, 9)]), now);
+        let due = Due::Lost(name("j0000"), run);
+        assert_eq!(schedule.agenda.get(&due), Some(now + TimeDelta::seconds(12)));
+        let by = TimeDelta::minutes(minutes);
+        let set = now + by + TimeDelta::seconds(5);
+        schedule.clock_set(by, set);
+        assert_eq!(schedule.agenda.get(&due), Some(set + TimeDelta::seconds(7)));
+    }
+}
+
+#[test]
+fn a_trigger_waits_for_what_the_clock_shows() {
+    let mut schedule = minutely(1);
+    let now = at("2026-01-01T00:00:10Z");
+    let id = RunId::new(now);
+    schedule.take(&changes(vec![trigger("j0000", id, "2026-01-01T00:00:40Z")]), now);
+    let due = Due::Trigger(name("j0000"), id);
+    assert_eq!(schedule.pop_due(now, true), Some(due.clone()));
+    assert!(schedule.look_at_trigger(&name("j0000"), id, 1, now).is_none());
+    let not_before = at("2026-01-01T00:00:40Z");
+    assert_eq!(schedule.peek(), Some(not_before));
+    let back = now - TimeDelta::hours(1);
+    schedule.clock_set(TimeDelta::hours(-1), back);
+    while let Some(due) = schedule.pop_due(back, true) {
+        match due {
+            Due::Job(job) => drop(schedule.look_at(&job, 1, back)),
+            _ => assert!(schedule.look_at_trigger(&name("j0000"), id, 1, back).is_none()),
+        }
+    }
+    assert_eq!(schedule.agenda.get(&due), Some(not_before));
+}
