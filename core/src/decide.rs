@@ -190,6 +190,12 @@ pub fn due_at(checked: &Checked, slot: DateTime<Utc>) -> DateTime<Utc> {
     slot + TimeDelta::seconds(spread(checked).into())
 }
 
+/// When the first slot of the job that is due after `now` is due.
+pub fn next_due(checked: &Checked, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let spread = TimeDelta::seconds(spread(checked).into());
+    Some(checked.schedule.next_after(zone, now - spread)? + spread)
+}
+
 /// When the job's slots are due, for a [`Timetable`](crate::timetable::Timetable).
 pub fn plan(checked: &Checked, zone: Tz) -> Plan {
     Plan::new(&checked.schedule, zone, spread(checked))
@@ -514,6 +520,10 @@ mod tests {
             next_step(&Situation { now, ..situation(&job, Some(c), "2026-01-01T00:00:00Z") })
         };
         assert_eq!(look(due - TimeDelta::seconds(1), &c), Step::Next(Some(due)));
+        let checked = job.state.as_ref().unwrap();
+        for (now, next) in [(due - TimeDelta::seconds(1), due), (due, due + TimeDelta::hours(1))] {
+            assert_eq!(next_due(checked, Tz::UTC, now), Some(next));
+        }
         for late in [0, 19] {
             let step = look(due + TimeDelta::seconds(late), &c);
             let Step::Move(Move::Run { slot, cursor, spawn_before }) = step else {

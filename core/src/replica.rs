@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::de::DeserializeOwned;
 
-use crate::decide::Cursor;
+use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
 use crate::id::{JobName, RunId, WorkerId};
 use crate::job::{Checked, JobEntry};
@@ -329,10 +329,10 @@ impl Replica {
         })
     }
 
-    /// The next firing of a job after `now`, if it is enabled, whole and has one.
+    /// When the next slot of a job after `now` is due, if it is enabled, whole and has one.
     pub fn next_firing(&self, job: &JobEntry, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let checked = job.state.as_ref().ok().filter(|c| c.job.enabled)?;
-        checked.schedule.next_after(self.zone_of(checked).ok()?, now)
+        next_due(checked, self.zone_of(checked).ok()?, now)
     }
 }
 

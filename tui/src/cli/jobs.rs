@@ -7,7 +7,7 @@ use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
 use carillon_core::records::HistoryFilter;
 use carillon_core::replica::Replica;
-use carillon_core::schedule::Upcoming;
+use carillon_core::schedule::{Upcoming, spread_of};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -132,7 +132,10 @@ pub(super) async fn get(
         print::line(&format!("  kept, but not acted on by this version: {}", ignored.join(", ")))?;
     }
     if checked.job.enabled {
-        print::line("  next firings:")?;
+        match spread_of(name.as_str(), checked.job.spread_secs) {
+            0 => print::line("  next firings:")?,
+            by => print::line(&format!("  next firings, each started {by} s later:"))?,
+        }
         for next in checked.schedule.timeline(zone, Utc::now(), 5) {
             let line = match next {
                 Upcoming::Firing { at, note } => {

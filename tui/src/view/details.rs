@@ -2,7 +2,7 @@
 //! newest records.
 
 use carillon_core::job::{Checked, Job, JobEntry};
-use carillon_core::schedule::Upcoming;
+use carillon_core::schedule::{Upcoming, spread_of};
 use chrono_tz::Tz;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -153,6 +153,16 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
     }
 }
 
+fn spread(job: &Job) -> String {
+    match job.spread_secs {
+        0 => "none".to_owned(),
+        within => {
+            let by = spread_of(&job.name, within);
+            format!("{by} s after each slot, chosen within {within} s by the name")
+        }
+    }
+}
+
 fn policies(job: &Job) -> Vec<(&'static str, String)> {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         let pairs = map.iter().map(|(k, v)| format!("{k}={v}"));
@@ -169,6 +179,7 @@ fn policies(job: &Job) -> Vec<(&'static str, String)> {
             },
         ),
         ("start deadline", format!("{} s", job.start_deadline_secs)),
+        ("spread", spread(job)),
         ("kill grace", format!("{} s", job.kill_grace_secs)),
         ("catch-up", word(&job.catch_up)),
         ("retries", job.retries.max.to_string()),
