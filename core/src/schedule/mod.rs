@@ -46,6 +46,8 @@ mod print;
 mod zone;
 
 #[cfg(test)]
+mod generate;
+#[cfg(test)]
 mod model;
 
 use std::fmt;
