@@ -31,6 +31,115 @@
 //! | fold | runs once, at the first occurrence | runs in both hours |
 //!
 //! Nothing here reads a clock, and nothing fires before 1970 or after 2100.
+//!
+//! # Disagreements with other libraries
+//!
+//! Tests hold random expressions that mean the same everywhere against croner (4.0), and against the
+//! `cron` crate (0.17) away from clock changes. These tables say where the three part, and are read
+//! by a test too: a cell is what comes of the expression, `never` where it is accepted and does not
+//! fire. Each library is as it is by default; the `cron` crate, which needs a field of seconds, is
+//! given `0` where there are five fields; `~` chooses for the job `settle`.
+//!
+//! The sources are crontab(5) and `entry.c` of Vixie cron, cron(8) of Debian for clocks that change,
+//! and Quartz for `L`, `W` and `#`, which Vixie cron does not know.
+//!
+//! From 2026-01-01T00:00:00Z in UTC, the days:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | both day fields | `0 9 1 * MON` | 1 Jun 09:00 | 1 Jan 09:00, 5 Jan 09:00 | 1 Jan 09:00, 5 Jan 09:00 | crontab(5): either matches |
+//! | one begins with `*` | `0 9 */2 * MON` | 5 Jan 09:00, 19 Jan 09:00 | 1 Jan 09:00, 3 Jan 09:00 | 5 Jan 09:00, 19 Jan 09:00 | `entry.c`: both match, as the first character decides; the manual ("aren't `*`") can be read as croner does |
+//! | one begins with `?` | `0 9 ?/2 * MON` | 5 Jan 09:00, 19 Jan 09:00 | 1 Jan 09:00, 3 Jan 09:00 | 5 Jan 09:00, 19 Jan 09:00 | as `*` |
+//! | one only contains `*` | `0 9 1,* * MON` | 5 Jan 09:00, 12 Jan 09:00 | refused | 1 Jan 09:00, 2 Jan 09:00 | `entry.c`, again by the first character |
+//! | weekdays by number | `0 9 * * 1` | 4 Jan 09:00 | 5 Jan 09:00 | 5 Jan 09:00 | crontab(5): Monday; Quartz and the `cron` crate call Sunday 1 |
+//! | Sunday as 0 | `0 9 * * 0` | refused | 4 Jan 09:00 | 4 Jan 09:00 | crontab(5): 0 or 7 |
+//! | Sunday as 7 | `0 9 * * 7` | 3 Jan 09:00 | 4 Jan 09:00 | 4 Jan 09:00 | crontab(5): 0 or 7 |
+//! | Sunday ends a week | `0 9 * * FRI-SUN` | refused | 2 Jan 09:00, 3 Jan 09:00, 4 Jan 09:00 | 2 Jan 09:00, 3 Jan 09:00, 4 Jan 09:00 | as 5-7 in crontab(5) |
+//! | from Sunday to itself | `0 9 * * SUN-SUN` | 4 Jan 09:00, 11 Jan 09:00 | 1 Jan 09:00, 2 Jan 09:00 | 4 Jan 09:00, 11 Jan 09:00 | the `cron` crate and Carillon: croner reads 0-7 |
+//! | a range that wraps around | `0 22-2 * * *` | refused | refused | 1 Jan 01:00, 1 Jan 02:00, 1 Jan 22:00 | Quartz; Vixie cron refuses it |
+//! | steps from a value | `5/20 * * * *` | 1 Jan 00:05, 1 Jan 00:25, 1 Jan 00:45 | refused | 1 Jan 00:05, 1 Jan 00:25, 1 Jan 00:45 | Quartz; croner asks for `sloppy_ranges` |
+//! | steps from a name | `0 9 * * MON/2` | refused | refused | 2 Jan 09:00, 5 Jan 09:00, 7 Jan 09:00 | Quartz |
+//! | a range of a number and a name | `0 9 * * 5-SAT` | refused | 2 Jan 09:00, 3 Jan 09:00 | 2 Jan 09:00, 3 Jan 09:00 | harmless |
+//! | a step past the end | `*/90 * * * *` | refused | 1 Jan 01:00, 1 Jan 02:00 | refused | crontab(5) sets no limit; but this is each hour, which 90 hardly meant |
+//! | steps of years | `0 0 0 1 1 ? */2` | 1 Jan 2028 00:00, 1 Jan 2030 00:00 | 1 Jan 2027 00:00, 1 Jan 2029 00:00 | 1 Jan 2028 00:00, 1 Jan 2030 00:00 | the `cron` crate and Carillon count from 1970, croner from the year 1 |
+//! | a year past 2100 | `0 0 0 1 1 ? 2101` | refused | 1 Jan 2101 00:00 | refused | nobody: a limit |
+//! | the last day | `0 9 L * *` | refused | 31 Jan 09:00, 28 Feb 09:00 | 31 Jan 09:00, 28 Feb 09:00 | Quartz |
+//! | days before it | `0 9 L-3 * *` | refused | refused | 28 Jan 09:00, 25 Feb 09:00 | Quartz |
+//! | the last working day | `0 9 LW * *` | refused | 30 Jan 09:00, 27 Feb 09:00 | 30 Jan 09:00, 27 Feb 09:00 | Quartz |
+//! | both in one list | `0 9 L,LW * *` | refused | 30 Jan 09:00, 27 Feb 09:00 | 30 Jan 09:00, 31 Jan 09:00 | Carillon: a list is all that is in it |
+//! | the nearest working day | `0 9 1W,15W 8 *` | refused | 3 Aug 09:00, 14 Aug 09:00 | 3 Aug 09:00, 14 Aug 09:00 | Quartz: not across the end of the month |
+//! | the n-th weekday | `0 9 * * FRI#2` | refused | 9 Jan 09:00, 13 Feb 09:00 | 9 Jan 09:00, 13 Feb 09:00 | Quartz |
+//! | the last weekday | `0 9 * * FRIL` | refused | 30 Jan 09:00, 27 Feb 09:00 | 30 Jan 09:00, 27 Feb 09:00 | Quartz |
+//! | the same, croner's way | `0 9 * * FRI#L` | refused | 30 Jan 09:00, 27 Feb 09:00 | refused | croner's own |
+//! | several n-th weekdays | `0 9 * * MON-FRI#2` | refused | 8 Jan 09:00, 9 Jan 09:00, 12 Jan 09:00 | refused | croner's own |
+//! | `L` for a weekday | `0 9 * * L` | refused | never | refused | Quartz: Saturdays; refused with a hint, as the last Saturday of the month may be meant |
+//! | both days, by a plus | `0 9 13 * +FRI` | refused | 13 Feb 09:00, 13 Mar 09:00 | refused | croner's own |
+//! | a date that is not | `0 0 30 2 *` | never | never | refused | Carillon: an error when it is saved, not a job that never runs |
+//!
+//! The text:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | long names | `0 9 * * monday` | 5 Jan 09:00 | refused | 5 Jan 09:00 | crontab(5) has three letters; harmless |
+//! | longer short names | `0 9 1 sept *` | refused | refused | 1 Sep 09:00 | as above |
+//! | a name in another field | `FRI * * * *` | refused | 1 Jan 00:05, 1 Jan 01:05 | refused | crontab(5): for months and weekdays only |
+//! | nothing beside a comma | `5,,10 * * * *` | refused | 1 Jan 00:05, 1 Jan 00:10 | refused | crontab(5): commas stand between values |
+//! | `*` in a list | `5,* * * * *` | 1 Jan 00:01, 1 Jan 00:02 | refused | 1 Jan 00:01, 1 Jan 00:02 | `entry.c`: `*` is a range like others |
+//! | fields without a blank | `30* * * * *` | 1 Jan 00:30 | refused | refused | crontab(5): separated by blanks |
+//! | lines as blanks | `30 9\n* * *` | 1 Jan 09:30 | 1 Jan 09:30 | refused | crontab(5): a line is a job |
+//! | wide blanks | `30 9 *\u{3000}* *` | refused | 1 Jan 09:30 | refused | crontab(5): blanks and tabs |
+//! | `@annually` | `@annually` | refused | 1 Jan 2027 00:00 | 1 Jan 2027 00:00 | crontab(5) |
+//! | `@midnight` | `@midnight` | refused | refused | 2 Jan 00:00 | crontab(5) |
+//! | in capitals | `@DAILY` | refused | 2 Jan 00:00 | 2 Jan 00:00 | harmless |
+//! | a period | `@every 1h30m` | refused | refused | 1 Jan 01:30, 1 Jan 03:00 | of Go's robfig/cron, which counts from its own start; Carillon from the epoch or the anchor |
+//! | an instant | `@at 2026-02-03 04:05` | refused | refused | 3 Feb 04:05 | Carillon's own |
+//! | a chosen value | `0~30 9 * * *` | refused | refused | 1 Jan 09:13 | cronie and OpenBSD choose at random, Carillon by name |
+//!
+//! From 1950-06-01T00:00:00Z in UTC, before the calendar:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | the first year | `0 0 1 1 *` | 1 Jan 1970 00:00 | 1 Jan 1951 00:00 | 1 Jan 1970 00:00 | nobody: a limit |
+//!
+//! From 2100-06-01T00:00:00Z in UTC, behind it:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | the last year | `0 0 1 1 *` | never | 1 Jan 2101 00:00 | never | nobody: a limit |
+//!
+//! From 2026-03-08T05:00:00Z in America/New_York, two hours before a gap from 02:00 to 03:00:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | once a day | `30 2 * * *` | 9 Mar 02:30-04, 10 Mar 02:30-04 | 8 Mar 03:00-04, 9 Mar 02:30-04 | 8 Mar 03:00-04, 9 Mar 02:30-04 | cron(8): what was skipped runs soon after |
+//! | twice in the gap | `0,30 2 * * *` | 9 Mar 02:00-04, 9 Mar 02:30-04 | 9 Mar 02:00-04, 9 Mar 02:30-04 | 8 Mar 03:00-04, 9 Mar 02:00-04 | cron(8): no `*` in hour or minute; but Carillon runs once for both |
+//! | with steps of seconds | `*/30 30 2 * * *` | 9 Mar 02:30-04 | 9 Mar 02:30-04 | 8 Mar 03:00-04 | cron(8): hour and minute decide |
+//!
+//! From 2026-11-01T04:45:00Z in America/New_York, before 01:00 to 02:00 comes twice:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | once a day | `30 1 * * *` | 1 Nov 01:30-04, 1 Nov 01:30-05 | 1 Nov 01:30-04, 2 Nov 01:30-05 | 1 Nov 01:30-04, 2 Nov 01:30-05 | cron(8): what falls into the repeated time is not run again |
+//! | twice in the hour | `0,30 1 * * *` | 1 Nov 01:00-04, 1 Nov 01:00-05, 1 Nov 01:30-04 | 1 Nov 01:00-04, 1 Nov 01:30-04, 1 Nov 01:00-05 | 1 Nov 01:00-04, 1 Nov 01:30-04, 2 Nov 01:00-05 | cron(8): no `*` in hour or minute |
+//! | each half hour | `*/30 * * * *` | 1 Nov 01:00-04, 1 Nov 01:00-05, 1 Nov 01:30-04, 1 Nov 01:30-05 | 1 Nov 01:00-04, 1 Nov 01:30-04, 1 Nov 01:00-05, 1 Nov 01:30-05 | 1 Nov 01:00-04, 1 Nov 01:30-04, 1 Nov 01:00-05, 1 Nov 01:30-05 | croner and Carillon: time does not run backwards |
+//!
+//! From 2026-11-01T05:45:00Z in America/New_York, within the first of these hours:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | each half hour | `*/30 * * * *` | 1 Nov 02:00-05, 1 Nov 02:30-05 | 1 Nov 01:00-05, 1 Nov 01:30-05 | 1 Nov 01:00-05, 1 Nov 01:30-05 | croner and Carillon: the `cron` crate leaves out the second hour |
+//!
+//! From 2026-11-01T06:10:00Z in America/New_York, within the second:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | once a day | `30 1 * * *` | 1 Nov 01:30-04, 1 Nov 01:30-05 | 2 Nov 01:30-05, 3 Nov 01:30-05 | 2 Nov 01:30-05, 3 Nov 01:30-05 | croner and Carillon: the next firing is not in the past |
+//!
+//! From 2011-12-29T20:00:00Z in Pacific/Apia, where 30 December 2011 was skipped:
+//!
+//! | what | expression | `cron` | croner | Carillon | who is right |
+//! | --- | --- | --- | --- | --- | --- |
+//! | once a day | `0 9 * * *` | 31 Dec 09:00+14, 1 Jan 2012 09:00+14 | never | 31 Dec 00:00+14, 31 Dec 09:00+14 | cron(8) takes three hours and more for a correction, and the job is lost; Carillon has one rule for all gaps; croner gives up for good |
 
 mod calendar;
 mod chosen;
@@ -46,7 +155,11 @@ mod print;
 mod zone;
 
 #[cfg(test)]
+mod generate;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod oracle;
 
 use std::fmt;
 use std::str::FromStr;
