@@ -230,11 +230,11 @@ impl Reader<'_> {
                 "`~` takes its value from the job's name, and there is none here",
             ));
         };
-        // Left to itself it chooses a day that every month has, and one of seven weekdays.
         let end = match unit.kind {
-            Kind::DayOfMonth => 28,
+            // Left to itself it chooses a day that every month has.
+            Kind::DayOfMonth if first.text.is_empty() => 28,
             Kind::DayOfWeek => 6,
-            Kind::Time | Kind::Month | Kind::Year => unit.max,
+            Kind::DayOfMonth | Kind::Time | Kind::Month | Kind::Year => unit.max,
         };
         let low = if first.text.is_empty() { unit.min } else { read_value(unit, first)? };
         let high = if last.text.is_empty() { end } else { read_value(unit, last)? };
@@ -248,6 +248,8 @@ impl Reader<'_> {
             _ => unit.max - unit.min + 1,
         };
         let size = if high < low { high + modulus - low + 1 } else { high - low + 1 };
+        // From 0 to 7 are seven days.
+        let size = size.min(modulus);
         let among = step.map_or(size, |step| step.min(size));
         let first = low + chosen_by(name, unit.name, index, among);
         let first = if first < unit.min + modulus { first } else { first - modulus };

@@ -134,13 +134,15 @@ fn parse_every(body: Piece<'_>, context: Context<'_>) -> Result<Rule, ScheduleEr
     if total == 0 {
         return Err(body.error(field, "must be at least one second"));
     }
-    let anchor = context.anchor.map_or(0, |anchor| anchor.timestamp());
-    // Earlier and later anchors are refused with the job; only the phase of an earlier one matters.
-    let from = if anchor < 0 { anchor.rem_euclid(total) } else { anchor };
-    Ok(Rule::Every {
-        period: u32::try_from(total).unwrap_or(u32::MAX),
-        from: u32::try_from(from).unwrap_or(u32::MAX),
-    })
+    // Nothing fires before the anchor, not even in the second that it lies in.
+    let from = context
+        .anchor
+        .map_or(0, |anchor| anchor.timestamp() + i64::from(anchor.timestamp_subsec_nanos() > 0));
+    let from = Some(from).filter(|from| (0..HORIZON).contains(from));
+    let from = from.and_then(|from| u32::try_from(from).ok()).ok_or_else(|| {
+        body.error(field, format!("its anchor is out of range {FIRST_YEAR}-{LAST_YEAR}"))
+    })?;
+    Ok(Rule::Every { period: u32::try_from(total).unwrap_or(u32::MAX), from })
 }
 
 /// Reads the instant of `@at`, or the wall-clock time in a zone that is known later.
@@ -152,7 +154,8 @@ fn parse_at(body: Piece<'_>) -> Result<Rule, ScheduleError> {
         return Err(body.error(field, format!("an instant is missing: {HOW}")));
     }
     let out_of_range = || body.error(field, format!("is out of range {FIRST_YEAR}-{LAST_YEAR}"));
-    let fraction = || body.error(field, "has a fraction: schedules count whole seconds");
+    // chrono keeps a leap second as a fraction of more than one.
+    let fraction = || body.error(field, "is not a whole second that a clock shows");
     if let Ok(instant) = DateTime::parse_from_rfc3339(body.text) {
         if instant.nanosecond() != 0 {
             return Err(fraction());
@@ -447,10 +450,14 @@ mod tests {
             ("58~1 0 * * *", 0, vec![58, 59, 0, 1]),
             ("0 ~ * * *", 1, (0..24).collect()),
             ("0 0 ~ * *", 2, (1..29).collect()),
+            ("0 0 20~ * *", 2, (20..32).collect()),
+            ("0 0 ~3 * *", 2, vec![1, 2, 3]),
             ("0 0 30~2 * *", 2, vec![30, 31, 1, 2]),
             ("0 0 1 ~ *", 3, (1..13).collect()),
             ("0 0 * * ~", 4, (0..7).collect()),
             ("0 0 * * 7~1", 4, vec![0, 1]),
+            ("0 0 * * 0~7", 4, (0..7).collect()),
+            ("0 0 * * 1~7", 4, (0..7).collect()),
             ("0 0 * * FRI~7", 4, vec![5, 6, 0]),
         ] {
             let mut seen = BTreeSet::new();
@@ -490,7 +497,11 @@ mod tests {
         };
         assert_eq!(every("1970-01-01T00:00:00Z"), rule("@every 90m"));
         assert_eq!(every("1970-01-02T00:00:01Z"), Rule::Every { period: 5400, from: 86_401 });
-        assert_eq!(every("1969-12-31T23:00:00Z"), Rule::Every { period: 5400, from: 1800 });
+        assert_eq!(every("1970-01-02T00:00:00.1Z"), every("1970-01-02T00:00:01Z"));
+        for out in ["1969-12-31T23:00:00Z", "2101-01-01T00:00:00Z"] {
+            let error = Schedule::for_job("@every 90m", "a", out.parse().ok()).unwrap_err();
+            assert_eq!(error.to_string(), "@every: its anchor is out of range 1970-2100");
+        }
     }
 
     #[test]
@@ -641,7 +652,7 @@ mod tests {
             (
                 "@at 2030-01-01T00:00:00.5Z",
                 "    ^^^^^^^^^^^^^^^^^^^^^^",
-                "@at: has a fraction: schedules count whole seconds",
+                "@at: is not a whole second that a clock shows",
             ),
             (
                 "@reboot",

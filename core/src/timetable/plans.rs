@@ -11,6 +11,12 @@ use crate::schedule::Plan;
 #[must_use = "a plan that nobody uses is to be given back"]
 pub struct PlanId(u32);
 
+impl PlanId {
+    pub(super) fn number(&self) -> u32 {
+        self.0
+    }
+}
+
 /// Plans by number, and numbers by plan.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plans {

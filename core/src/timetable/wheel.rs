@@ -30,7 +30,7 @@ const SPARE: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) struct Wheel {
     /// No slot holds anything that is due before, and above the lowest level the slot that the
-    /// floor lies in is empty.
+    /// floor lies in is empty. Never after what [`Wheel::pop`] was told the time is.
     floor: u32,
     /// Level by level.
     slots: Vec<Slot>,
@@ -51,6 +51,8 @@ pub(super) struct Wheel {
 struct Slot {
     last: Vec<Entry>,
     full: VecDeque<Vec<Entry>>,
+    /// One that is due first.
+    first: Option<Entry>,
 }
 
 impl Slot {
@@ -106,37 +108,61 @@ impl Wheel {
 
     /// The first entry that counts, and stays.
     pub(super) fn peek(&mut self, counts: impl Fn(Entry) -> bool) -> Option<Entry> {
-        loop {
-            let entry = self.first()?;
+        while let Some(entry) = self.at_hand() {
             if counts(entry) {
+                return Some(entry);
+            }
+            self.drop_first();
+        }
+        loop {
+            let (level, slot) = self.next_slot()?;
+            let place = self.slots.get_mut((level * SLOTS + slot) as usize)?;
+            if let Some(first) = place.first.filter(|first| counts(*first)) {
+                return Some(first);
+            }
+            // The first of them is outdated: drop all that are, and look who is first now.
+            let Slot { last, full, .. } = std::mem::take(place);
+            if let Some(occupied) = self.occupied.get_mut(level as usize) {
+                *occupied &= !(1 << slot);
+            }
+            for entry in full.into_iter().chain([last]).flatten() {
+                if counts(entry) {
+                    self.file(entry);
+                } else {
+                    self.len -= 1;
+                }
+            }
+        }
+    }
+
+    /// Takes out the first entry that counts, if it is due at `now` or before.
+    pub(super) fn pop(&mut self, now: u32, counts: impl Fn(Entry) -> bool) -> Option<Entry> {
+        loop {
+            let Some(entry) = self.at_hand() else {
+                self.reach_next_slot(now)?;
+                continue;
+            };
+            if counts(entry) {
+                if entry.at > now {
+                    return None;
+                }
+                self.drop_first();
                 return Some(entry);
             }
             self.drop_first();
         }
     }
 
-    /// Takes out the first entry that counts, if it is due at `now` or before.
-    pub(super) fn pop(&mut self, now: u32, counts: impl Fn(Entry) -> bool) -> Option<Entry> {
-        let entry = self.peek(counts).filter(|entry| entry.at <= now)?;
-        self.drop_first();
-        Some(entry)
-    }
-
-    /// The first entry; of those of one second, the first that was put in.
-    fn first(&mut self) -> Option<Entry> {
-        loop {
-            // All strays are before the floor, and what is open is at it.
-            if let Some(Reverse(stray)) = self.strays.peek() {
-                return Some(*stray);
-            }
-            if let Some(entry) = self.open.front().and_then(|block| block.get(self.taken)) {
-                return Some(*entry);
-            }
-            self.reach_next_slot()?;
+    /// The first entry that is in no slot any more; of those of one second, the first that came.
+    fn at_hand(&self) -> Option<Entry> {
+        // All strays are before the floor, and what is open is at it.
+        if let Some(Reverse(stray)) = self.strays.peek() {
+            return Some(*stray);
         }
+        self.open.front()?.get(self.taken).copied()
     }
 
-    /// Removes what [`Self::first`] has just returned.
+    /// Removes what [`Self::at_hand`] has just returned.
     fn drop_first(&mut self) {
         self.len -= 1;
         if self.strays.pop().is_some() {
@@ -165,26 +191,40 @@ impl Wheel {
             }
         }
         place.last.push(entry);
+        if place.first.is_none_or(|first| entry.at < first.at) {
+            place.first = Some(entry);
+        }
     }
 
-    /// Opens the first slot that holds anything, or moves what it holds down.
-    fn reach_next_slot(&mut self) -> Option<()> {
-        let (level, occupied) =
-            (0..).zip(&mut self.occupied).find(|(_, occupied)| **occupied != 0)?;
-        let slot = occupied.trailing_zeros();
-        *occupied &= *occupied - 1;
-        let Slot { last, full: mut blocks } =
-            std::mem::take(self.slots.get_mut((level * SLOTS + slot) as usize)?);
+    /// The level and the number of the first slot that holds anything.
+    fn next_slot(&self) -> Option<(u32, u32)> {
+        let (level, occupied) = (0..).zip(&self.occupied).find(|(_, occupied)| **occupied != 0)?;
+        Some((level, occupied.trailing_zeros()))
+    }
+
+    /// Opens the first slot that holds anything, or moves what it holds down, unless it begins
+    /// after `now`.
+    fn reach_next_slot(&mut self, now: u32) -> Option<()> {
+        let (level, slot) = self.next_slot()?;
+        let place = self.slots.get_mut((level * SLOTS + slot) as usize)?;
+        let second = place.first?.at;
+        let width = level * BITS;
+        let begins = second >> width << width;
+        if begins > now {
+            return None;
+        }
+        let Slot { last, full: mut blocks, .. } = std::mem::take(place);
         blocks.push_back(last);
-        let second = blocks.front()?.first()?.at;
+        if let Some(occupied) = self.occupied.get_mut(level as usize) {
+            *occupied &= !(1 << slot);
+        }
         // Slots are often of one minute or hour and hold one second of it alone.
-        if blocks.iter().flatten().all(|entry| entry.at == second) {
+        if second <= now && blocks.iter().flatten().all(|entry| entry.at == second) {
             self.floor = second;
             self.open = blocks;
             return Some(());
         }
-        let width = level * BITS;
-        self.floor = second >> width << width;
+        self.floor = begins;
         for mut block in blocks {
             for entry in block.drain(..) {
                 self.file(entry);
