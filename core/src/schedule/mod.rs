@@ -144,6 +144,7 @@
 mod calendar;
 mod chosen;
 mod compiled;
+mod days;
 mod describe;
 mod error;
 mod field;
