@@ -38,6 +38,10 @@ pub(super) async fn apply(
     let mut worst: Option<Failure> = None;
     for Plan { checked, verb, expected } in plans {
         let name = checked.name.clone();
+        let zone = checked.zone.unwrap_or_default();
+        if checked.schedule.next_after(zone, Utc::now()).is_none() {
+            print::note(&format!("{}: its schedule never fires again", checked.name));
+        }
         for policy in not_acted_on(&checked.job) {
             print::note(&format!("{name}: kept, but not acted on by this version: {policy}"));
         }

@@ -8,7 +8,7 @@ use carillon_core::job::JobEntry;
 use carillon_core::records::HistoryFilter;
 use carillon_core::replica::Replica;
 use carillon_core::schedule::{Upcoming, spread_of};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{Failure, Format, print, replica};
@@ -132,11 +132,16 @@ pub(super) async fn get(
         print::line(&format!("  kept, but not acted on by this version: {}", ignored.join(", ")))?;
     }
     if checked.job.enabled {
-        match spread_of(name.as_str(), checked.job.spread_secs) {
+        let put_off = spread_of(name.as_str(), checked.job.spread_secs);
+        // A slot whose start is still put off is to come.
+        let after = Utc::now() - TimeDelta::seconds(put_off.into());
+        let coming: Vec<_> = checked.schedule.timeline(zone, after, 5).collect();
+        match put_off {
+            _ if coming.is_empty() => print::line("  next firings: none, it never fires again")?,
             0 => print::line("  next firings:")?,
             by => print::line(&format!("  next firings, each started {by} s later:"))?,
         }
-        for next in checked.schedule.timeline(zone, Utc::now(), 5) {
+        for next in coming {
             let line = match next {
                 Upcoming::Firing { at, note } => {
                     let at = at.with_timezone(&zone).to_rfc3339();

@@ -3,7 +3,7 @@
 
 use carillon_core::job::{Checked, Job, JobEntry};
 use carillon_core::schedule::{Upcoming, spread_of};
-use chrono_tz::Tz;
+use chrono::TimeDelta;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -123,8 +123,13 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
     for (name, value) in policies(job) {
         field(name, value);
     }
-    let zone = zone.unwrap_or(Tz::UTC);
-    let coming: Vec<_> = checked.schedule.timeline(zone, model.now, FIRINGS).collect();
+    let Ok(zone) = zone else {
+        lines.push(heading(theme, "NEXT FIRINGS: none without a zone"));
+        return;
+    };
+    // A slot whose start is still put off is to come.
+    let put_off = TimeDelta::seconds(spread_of(&job.name, job.spread_secs).into());
+    let coming: Vec<_> = checked.schedule.timeline(zone, model.now - put_off, FIRINGS).collect();
     let never = !coming.iter().any(|next| matches!(next, Upcoming::Firing { .. }));
     lines.push(heading(
         theme,
@@ -143,7 +148,7 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
                 continue;
             }
         };
-        let relative = format!("in {}", text::ago(at - model.now));
+        let relative = format!("in {}", text::ago(at + put_off - model.now));
         let absolute = clock(at, model.now, zone);
         lines.push(Line::from(vec![
             Span::styled(format!("  {relative:<13} "), theme.get(Role::Text)),

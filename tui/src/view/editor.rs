@@ -6,7 +6,7 @@ mod block;
 use std::ops::Range;
 
 use carillon_core::schedule::{Schedule, ScheduleError, Upcoming};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use chrono_tz::Tz;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -460,7 +460,9 @@ impl Pen<'_> {
         let word = if paused { "next (paused)" } else { "next" };
         let mut col = put(buf, at, 0, &format!("{word} "), dim);
         let local = first.with_timezone(&zone);
-        let words = local.format("%a %-d %b %H:%M:%S %Z").to_string();
+        let this_year = local.year() == self.now.with_timezone(&zone).year();
+        let format = if this_year { "%a %-d %b %H:%M:%S %Z" } else { "%a %-d %b %Y %H:%M:%S %Z" };
+        let words = local.format(format).to_string();
         col = put(buf, at, col, &words, self.theme.get(Role::Text));
         let away = format!(", in {}", text::ago(*first - self.now));
         put(buf, at, col, &away, dim);
@@ -472,13 +474,16 @@ impl Pen<'_> {
             put(buf, at, 0, &note, warn);
             return;
         }
-        let mut col = put(buf, at, 0, "then ", dim);
+        let word = if others.is_empty() { "and never again" } else { "then " };
+        let mut col = put(buf, at, 0, word, dim);
         let mut last = local;
         for (i, next) in others.iter().enumerate() {
             let local = next.with_timezone(&zone);
-            let format = match local.date_naive() == last.date_naive() {
-                true => "%H:%M:%S",
-                false => "%a %-d %H:%M",
+            let format = match () {
+                () if local.date_naive() == last.date_naive() => "%H:%M:%S",
+                () if local.year() != last.year() => "%a %-d %b %Y %H:%M",
+                () if local.month() != last.month() => "%a %-d %b %H:%M",
+                () => "%a %-d %H:%M",
             };
             last = local;
             let comma = if i == 0 { "" } else { ", " };
