@@ -12,7 +12,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use crate::ratio::{Random, Ratio, Shown, timed};
 
 const INSTANTS: usize = 4096;
-/// croner takes up to half a millisecond for one.
+/// croner is slow at what is rare.
 const FEW: usize = 64;
 const ROUNDS: usize = 15;
 

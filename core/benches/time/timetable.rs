@@ -32,7 +32,9 @@ pub(crate) fn run(wanted: impl Fn(&str) -> bool) {
         if wanted("own") {
             build_own(&plans, now);
         }
-        replace(&plans, now, &mut random);
+        if wanted("replace") {
+            replace(&plans, now, &mut random);
+        }
     }
     if wanted("pop") {
         pop_at_once(now);

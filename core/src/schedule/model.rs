@@ -860,7 +860,7 @@ proptest! {
         step in prop_oneof![Just(None), (1..=6_u32).prop_map(Some)],
     ) {
         let (least, most) = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6)][field];
-        let end = if field == 3 { 28 } else { most };
+        let end = if field == 3 && open_low { 28 } else { most };
         let text = |open: bool, n: u32| if open { String::new() } else { n.to_string() };
         let steps = step.map_or(String::new(), |n| format!("/{n}"));
         let mut fields = ["*", "*", "*", "*", "*", "*"].map(str::to_owned);
