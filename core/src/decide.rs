@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{JobName, RunId, Slot};
 use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, Overflow, Scope};
-use crate::schedule::{Plan, Schedule, spread_of};
+use crate::schedule::{Plan, Schedule};
 
 /// How many slots one gap record may settle; a longer gap takes several.
 pub const GAP_LIMIT: usize = 100_000;
@@ -187,22 +187,18 @@ pub fn next_step(s: &Situation<'_>) -> Step {
 
 /// When a slot of the job is due: at its instant, put off by the job's share of the spread.
 pub fn due_at(checked: &Checked, slot: DateTime<Utc>) -> DateTime<Utc> {
-    slot + TimeDelta::seconds(spread(checked).into())
+    slot + TimeDelta::seconds(checked.job.spread().into())
 }
 
 /// When the first slot of the job that is due after `now` is due.
 pub fn next_due(checked: &Checked, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let spread = TimeDelta::seconds(spread(checked).into());
+    let spread = TimeDelta::seconds(checked.job.spread().into());
     Some(checked.schedule.next_after(zone, now - spread)? + spread)
 }
 
 /// When the job's slots are due, for a [`Timetable`](crate::timetable::Timetable).
 pub fn plan(checked: &Checked, zone: Tz) -> Plan {
-    Plan::new(&checked.schedule, zone, spread(checked))
-}
-
-fn spread(checked: &Checked) -> u32 {
-    spread_of(checked.name.as_str(), checked.job.spread_secs)
+    Plan::new(&checked.schedule, zone, checked.job.spread())
 }
 
 fn decide_due(
@@ -326,6 +322,7 @@ pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::spread_of;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

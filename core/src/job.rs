@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{JobName, RunId};
-use crate::schedule::{Interner, Schedule};
+use crate::schedule::{Interner, Schedule, spread_of};
 use crate::zones::parse_zone;
 
 /// The largest command, and the largest `NAME=value` of the environment, in bytes: Linux takes at
@@ -556,6 +556,11 @@ impl Job {
     /// The time-out of a run, if it has one.
     pub fn timeout(&self) -> Option<std::time::Duration> {
         (self.timeout_secs > 0).then(|| std::time::Duration::from_secs(self.timeout_secs.into()))
+    }
+
+    /// By how many seconds each start is put off after its slot.
+    pub fn spread(&self) -> u32 {
+        spread_of(&self.name, self.spread_secs)
     }
 
     /// Whether a worker with these labels may run the job.

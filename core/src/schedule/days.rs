@@ -1,7 +1,7 @@
 //! Which days a rule matches: its two day fields, months and years, as bits of one month at a time.
 
 use super::calendar::{END, FIRST_YEAR, first_day, first_month, month_of, weekday, year_and_month};
-use super::compiled::{ALL_YEARS, Fields, Join, below, has, next_bit};
+use super::masks::{ALL_YEARS, Fields, Join, below, has, next_bit};
 
 /// Every day of each of the seven weekdays: bit 0 of each byte.
 const EVERY_ONE: u64 = 0x0001_0101_0101_0101;

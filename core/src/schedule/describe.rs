@@ -14,7 +14,8 @@ use chrono_tz::Tz;
 use self::date::Date;
 use self::numbers::{amount, every};
 use self::time::Time;
-use super::compiled::{Fields, Rule};
+use super::compiled::Rule;
+use super::masks::Fields;
 use super::zone::{Clock, Segment};
 
 /// One sentence, without a capital and a full stop.

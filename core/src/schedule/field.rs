@@ -131,10 +131,10 @@ pub(super) fn is_blank(c: char) -> bool {
 pub(super) struct Reader<'a> {
     /// The fields as the crate wants them.
     pub(super) spelled: String,
-    /// As in [`super::compiled::Fields`].
+    /// As in [`super::masks::Fields`].
     pub(super) last_days: u32,
     pub(super) near_days: u32,
-    /// As in [`super::compiled::Fields`], without those that the crate reads.
+    /// As in [`super::masks::Fields`], without those that the crate reads.
     pub(super) weekdays: [u8; 7],
     /// The job that `~` chooses for.
     pub(super) name: Option<&'a str>,

@@ -149,6 +149,7 @@ mod describe;
 mod error;
 mod field;
 mod intern;
+mod masks;
 mod notes;
 mod parse;
 mod plan;

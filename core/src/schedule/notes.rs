@@ -7,7 +7,8 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 
 use super::Schedule;
-use super::compiled::{Fields, Rule};
+use super::compiled::Rule;
+use super::masks::Fields;
 use super::zone::{Clock, HORIZON};
 
 /// What a clock change does to one firing.

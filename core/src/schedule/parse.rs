@@ -11,11 +11,12 @@ use cron::TimeUnitSpec;
 
 use super::ScheduleError;
 use super::calendar::{FIRST_YEAR, LAST_YEAR};
-use super::compiled::{ALL_YEARS, Fields, Join, Rule, Sixty};
+use super::compiled::Rule;
 use super::field::{
     DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, MONTHS, Piece, Reader, SECOND, YEAR, foreign,
     is_blank,
 };
+use super::masks::{ALL_YEARS, Fields, Join, Sixty};
 use super::zone::HORIZON;
 
 /// Longest expression in bytes. Every second, minute, hour, day, month and year written out as

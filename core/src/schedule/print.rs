@@ -1,11 +1,12 @@
 //! The canonical text of a rule: what it means, spelled one way, with `~` resolved. Reading it
 //! gives the same rule again.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use chrono::{DateTime, SecondsFormat};
 
-use super::compiled::{ALL_YEARS, Fields, Join, Rule};
+use super::compiled::Rule;
+use super::masks::{ALL_YEARS, Fields, Join};
 
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
@@ -50,7 +51,7 @@ fn expression(fields: &Fields) -> String {
     }
     if !every_year {
         let years: Vec<u32> = fields.chosen_years().collect();
-        text = format!("{text} {}", runs(&years).join(","));
+        text = format!("{text} {}", runs(&years, number).join(","));
     }
     text
 }
@@ -82,7 +83,7 @@ fn days(fields: &Fields) -> (String, String) {
         () if both_restricted && !by_day_first => week.starred(),
         () if week.is_full() && open => vec!["*".to_owned()],
         () if week.is_full() => vec!["0-6".to_owned()],
-        () => named(&week.values),
+        () => runs(&week.values, weekday_name),
     };
     for (name, chosen) in WEEKDAYS.iter().zip(fields.weekdays) {
         for n in (1..=5).filter(|n| chosen >> n & 1 == 1) {
@@ -116,7 +117,7 @@ impl Set {
     }
 
     fn items(&self) -> Vec<String> {
-        runs(&self.values)
+        runs(&self.values, number)
     }
 
     /// With `*` and steps where they are shorter, if the field may have them.
@@ -158,32 +159,28 @@ impl Set {
         }
         // A step past the end chooses the lowest value alone.
         let mut items = vec![format!("*/{}", self.max.max(7))];
-        items.extend(runs(self.values.get(1..).unwrap_or_default()));
+        items.extend(runs(self.values.get(1..).unwrap_or_default(), number));
         items
     }
 }
 
 /// Three or more neighbours become a range.
-fn runs(values: &[u32]) -> Vec<String> {
+fn runs<T: Display>(values: &[u32], show: impl Fn(u32) -> T) -> Vec<String> {
     values
         .chunk_by(|a, b| b - a == 1)
         .flat_map(|run| match run {
-            [first, _, .., last] => vec![format!("{first}-{last}")],
-            _ => run.iter().map(u32::to_string).collect(),
+            [first, _, .., last] => vec![format!("{}-{}", show(*first), show(*last))],
+            _ => run.iter().map(|value| show(*value).to_string()).collect(),
         })
         .collect()
 }
 
-/// As [`runs`], by name.
-fn named(values: &[u32]) -> Vec<String> {
-    let name = |day: &u32| WEEKDAYS.get(*day as usize).copied().unwrap_or_default();
-    values
-        .chunk_by(|a, b| b - a == 1)
-        .flat_map(|run| match run {
-            [first, _, .., last] => vec![format!("{}-{}", name(first), name(last))],
-            _ => run.iter().map(|day| name(day).to_owned()).collect(),
-        })
-        .collect()
+fn number(value: u32) -> u32 {
+    value
+}
+
+fn weekday_name(day: u32) -> &'static str {
+    WEEKDAYS.get(day as usize).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
 use carillon_core::records::HistoryFilter;
 use carillon_core::replica::Replica;
-use carillon_core::schedule::{Upcoming, spread_of};
+use carillon_core::schedule::Upcoming;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ pub(super) async fn get(
         print::line(&format!("  kept, but not acted on by this version: {}", ignored.join(", ")))?;
     }
     if checked.job.enabled {
-        let put_off = spread_of(name.as_str(), checked.job.spread_secs);
+        let put_off = checked.job.spread();
         // A slot whose start is still put off is to come.
         let after = Utc::now() - TimeDelta::seconds(put_off.into());
         let coming: Vec<_> = checked.schedule.timeline(zone, after, 5).collect();

@@ -2,7 +2,7 @@
 //! newest records.
 
 use carillon_core::job::{Checked, Job, JobEntry};
-use carillon_core::schedule::{Upcoming, spread_of};
+use carillon_core::schedule::Upcoming;
 use chrono::TimeDelta;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -128,7 +128,7 @@ fn whole(model: &Model, checked: &Checked, lines: &mut Vec<Line<'static>>, width
         return;
     };
     // A slot whose start is still put off is to come.
-    let put_off = TimeDelta::seconds(spread_of(&job.name, job.spread_secs).into());
+    let put_off = TimeDelta::seconds(job.spread().into());
     let coming: Vec<_> = checked.schedule.timeline(zone, model.now - put_off, FIRINGS).collect();
     let never = !coming.iter().any(|next| matches!(next, Upcoming::Firing { .. }));
     lines.push(heading(
@@ -162,7 +162,7 @@ fn spread(job: &Job) -> String {
     match job.spread_secs {
         0 => "none".to_owned(),
         within => {
-            let by = spread_of(&job.name, within);
+            let by = job.spread();
             format!("{by} s after each slot, chosen within {within} s by the name")
         }
     }

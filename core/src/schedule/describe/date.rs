@@ -1,7 +1,7 @@
 //! The days in words: `on weekdays`, `on the 1st of each month and on Mondays`.
 
 use super::super::calendar::{FIRST_YEAR, LAST_YEAR};
-use super::super::compiled::{Fields, Join};
+use super::super::masks::{Fields, Join};
 use super::numbers::{Span, Steps, amount, and, numbers, or, ordinal, spans, unrolled};
 
 const ALL_DAYS: u32 = !1;

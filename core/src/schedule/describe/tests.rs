@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::super::Schedule;
-use super::super::compiled::Sixty;
+use super::super::masks::Sixty;
 use super::*;
 
 fn words(expr: &str) -> String {

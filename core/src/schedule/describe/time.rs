@@ -1,6 +1,6 @@
 //! The time of day in words: `at 01:00`, `every 5 minutes`, `every hour from 09:00 to 17:00`.
 
-use super::super::compiled::Fields;
+use super::super::masks::Fields;
 use super::numbers::{Span, Steps, amount, and, counted, every, numbers, spans, unrolled};
 
 /// More times of day than this are not listed one by one.
