@@ -31,6 +31,11 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What the wall clock shows.
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
 /// Time since boot, suspended time included, which the monotonic clock leaves out.
 pub(crate) fn since_boot() -> Duration {
     // CLOCK_BOOTTIME cannot fail on Linux 2.6.39 and later; zero would only distrust the lease.
@@ -139,7 +144,7 @@ fn says_clock_set(read: io::Result<usize>) -> io::Result<bool> {
 
 fn offset() -> TimeDelta {
     let since_boot = TimeDelta::from_std(since_boot()).unwrap_or_default();
-    (Utc::now() - since_boot) - DateTime::UNIX_EPOCH
+    (now() - since_boot) - DateTime::UNIX_EPOCH
 }
 
 fn timespec(at: Option<DateTime<Utc>>) -> Timespec {

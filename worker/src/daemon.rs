@@ -27,8 +27,9 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::claim::{Effect, Settled, take_step, take_trigger};
-use crate::clock::{Alarm, Rang};
+use crate::clock::{self, Alarm, Rang};
 use crate::execute::{Executor, Order};
+use crate::fault::Fault;
 use crate::lease::{Keeper, Standing};
 use crate::report::{REPORTS_BOUND, Report, Reporter};
 use crate::runs::Runs;
@@ -62,6 +63,7 @@ pub(crate) struct Options {
     pub state_dir: PathBuf,
     pub drain_timeout: Duration,
     pub max_skew: TimeDelta,
+    pub fault: Fault,
     pub connection: Connection,
 }
 
@@ -114,6 +116,7 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         reports: reports.clone(),
         standing: stands.clone(),
         worker: options.id.clone(),
+        fault: options.fault,
         fleet: keys.fleet().to_owned(),
     };
     let daemon = Daemon {
@@ -148,7 +151,7 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
 }
 
 fn first_registration(options: &Options) -> Registration {
-    let now = Utc::now();
+    let now = clock::now();
     Registration {
         host: options.host.clone(),
         pid: std::process::id(),
@@ -258,7 +261,7 @@ impl Daemon {
                 },
                 () = std::future::ready(()), if more => {}
             }
-            more = self.tick(Utc::now());
+            more = self.tick(clock::now());
         }
     }
 
@@ -299,7 +302,7 @@ impl Daemon {
     }
 
     fn on_clock_set(&mut self, by: TimeDelta) {
-        let now = Utc::now();
+        let now = clock::now();
         if by.abs() < TOLD_FROM {
             info!(
                 "the machine was suspended, or its clock set by next to nothing: looking at every job again"
@@ -395,7 +398,7 @@ impl Daemon {
         if let Some(run) = run {
             self.runs.answered(run);
         }
-        let now = Utc::now();
+        let now = clock::now();
         let look_again = match answer {
             Ok(Answer::Done(revision)) => {
                 self.schedule.take_own(puts, revision, now);
@@ -498,7 +501,7 @@ impl Daemon {
         if std::mem::take(&mut self.out_of_touch) {
             info!("in touch with etcd again");
         }
-        let now = Utc::now();
+        let now = clock::now();
         let touched = self.schedule.take(fed, now);
         if let Feed::Snapshot { revision, .. } = fed {
             let jobs = self.schedule.replica.jobs.len();
@@ -546,7 +549,7 @@ impl Daemon {
             }
             _ => {
                 let reason = "the job was deleted before the run could start";
-                let now = Utc::now();
+                let now = clock::now();
                 let record = RunRecord::of_run(&live, "", now).ended(Outcome::Missed, now, reason);
                 self.spawn_end(live, record, false);
             }
@@ -622,7 +625,7 @@ impl Daemon {
         if let Some(done) = self.schedule.done(job, id).cloned() {
             debug!(%job, run = %id, "completing a record that lingers");
             self.report(job.clone(), done);
-            let again = Utc::now() + TimeDelta::seconds(15);
+            let again = clock::now() + TimeDelta::seconds(15);
             self.schedule.agenda.insert(Due::Lingering(job.clone(), id), again);
         }
     }

@@ -9,11 +9,10 @@ use carillon_core::claims::{Answer, Claims};
 use carillon_core::etcd::{Etcd, EtcdError};
 use carillon_core::fleet::Registration;
 use carillon_core::id::WorkerId;
-use chrono::Utc;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::clock::since_boot;
+use crate::clock::{self, since_boot};
 
 /// Seconds after which a worker that does not renew is dead.
 pub(crate) const TTL_SECS: i64 = 10;
@@ -166,7 +165,7 @@ impl Keeper {
         lease: i64,
         registration: &watch::Receiver<Registration>,
     ) -> Result<Answer, EtcdError> {
-        let now = Registration { clock: Utc::now(), ..registration.borrow().clone() };
+        let now = Registration { clock: clock::now(), ..registration.borrow().clone() };
         claims.register(id, lease, &now).await
     }
 }

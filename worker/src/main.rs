@@ -5,6 +5,7 @@ mod claim;
 mod clock;
 mod daemon;
 mod execute;
+mod fault;
 mod lease;
 mod report;
 mod runs;
@@ -21,6 +22,7 @@ use carillon_core::id::WorkerId;
 use carillon_core::settings::{Connection, Partial};
 use chrono::TimeDelta;
 use clap::Parser;
+use fault::Fault;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -63,6 +65,9 @@ struct Arguments {
     /// Seconds that two clocks of the fleet may be apart
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     max_skew: u32,
+    /// Where to die, for tests: claimed, started, ended or settled
+    #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
+    fault: Option<String>,
     /// What to log, for example `info` or `carillon_worker=debug`
     #[arg(long, value_name = "FILTER", env = "CARILLON_LOG", default_value = "info")]
     log: String,
@@ -144,6 +149,7 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         state_dir,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         max_skew: TimeDelta::seconds(arguments.max_skew.into()),
+        fault: Fault::at(arguments.fault.as_deref()),
         connection,
     })
 }

@@ -17,7 +17,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::clock;
 use crate::execute::{Event, Executor, Finished, Order, Spec};
+use crate::fault::{Fault, Point};
 use crate::lease::Standing;
 use crate::report::Report;
 
@@ -37,6 +39,7 @@ pub(crate) struct Supervisor {
     pub reports: mpsc::Sender<Report>,
     pub standing: watch::Receiver<Standing>,
     pub worker: WorkerId,
+    pub fault: Fault,
     pub fleet: String,
 }
 
@@ -65,14 +68,15 @@ impl Supervisor {
         };
         let record = RunRecord {
             fleet: self.fleet.clone(),
-            ..RunRecord::of_run(&live, &checked.job.command, Utc::now()).kept_for(retention_days)
+            ..RunRecord::of_run(&live, &checked.job.command, clock::now()).kept_for(retention_days)
         };
         if let Some(reason) = self.must_not_spawn(&live) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
-            let record = record.ended(Outcome::Missed, Utc::now(), &reason);
+            let record = record.ended(Outcome::Missed, clock::now(), &reason);
             let ended_at = self.end(&live, record).await;
             return Over { live, lateness: None, ended_at };
         }
+        self.fault.reach(Point::Claimed);
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = watch::channel(live.value.clone());
@@ -97,11 +101,12 @@ impl Supervisor {
                 error!(job = %live.job, run = %live.run, "the run's task failed: {e}");
                 record.ended(
                     Outcome::Lost,
-                    Utc::now(),
+                    clock::now(),
                     "the worker failed while it ran; see its log",
                 )
             }
         };
+        self.fault.reach(Point::Ended);
         let ended_at = self.end(&live, record).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
@@ -141,7 +146,7 @@ impl Supervisor {
     /// Why a process must not be started, if it must not.
     fn must_not_spawn(&self, live: &LiveRun) -> Option<String> {
         let standing = *self.standing.borrow();
-        if Utc::now() >= live.value.spawn_before {
+        if clock::now() >= live.value.spawn_before {
             return Some("its start deadline passed after it was claimed".to_owned());
         }
         if standing.lease != live.value.lease || !standing.may_act() {
@@ -177,6 +182,7 @@ impl Supervisor {
         loop {
             match self.claims.end(live, &record).await {
                 Ok(Answer::Done(mod_revision)) => {
+                    self.fault.reach(Point::Settled);
                     let done = Versioned { value: record, mod_revision };
                     self.send(Report::Done(live.job.clone(), Box::new(done))).await;
                     return Some(mod_revision);
@@ -226,6 +232,7 @@ impl Follower<'_> {
                 self.record.start_time = at;
                 self.state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
                 self.supervisor.send(Report::Started(Box::new(self.record.clone()))).await;
+                self.supervisor.fault.reach(Point::Started);
             }
             Event::Output(chunks) => {
                 self.supervisor.report_output(live.run, chunks, &self.record).await;

@@ -21,6 +21,7 @@ use super::capture::{Output, Pipes};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
 use super::{Event, Finished, Order, Progress};
+use crate::clock;
 
 /// How long the output is still read after the shell has ended while something holds it open.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -158,7 +159,7 @@ impl Live {
         census: Census,
     ) -> Self {
         let now = Instant::now();
-        let started = Utc::now();
+        let started = clock::now();
         let pid = tree.id().unsigned_abs();
         Self {
             run,
@@ -213,14 +214,14 @@ impl Live {
                     Err(_) => heard = false,
                 },
                 (stream, bytes) = self.pipes.read() => {
-                    self.output.accept(stream, bytes, Instant::now(), Utc::now());
+                    self.output.accept(stream, bytes, Instant::now(), clock::now());
                 }
             }
         }
     }
 
     fn on_exit(&mut self) {
-        self.ended = Some(Utc::now());
+        self.ended = Some(clock::now());
         if self.ending.is_some() {
             self.phase = Phase::Clearing;
             self.look_after(Instant::now());
@@ -345,7 +346,7 @@ impl Live {
         }
         if alive.is_empty() || beyond_reach {
             self.survivors = alive.to_vec();
-            self.ended = Some(Utc::now());
+            self.ended = Some(clock::now());
             self.phase = Phase::Draining(Instant::now() + DRAIN);
             return;
         }
@@ -381,7 +382,7 @@ impl Live {
     }
 
     fn finish(self) -> Finished {
-        let now = Utc::now();
+        let now = clock::now();
         let kept = self.output.finish(now);
         let remains = self.tree.reap();
         let status = remains.as_ref().ok().map(|r| r.status);

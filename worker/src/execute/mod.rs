@@ -22,6 +22,8 @@ use live::{Bounds, Cause, Live, Orders};
 use process::{Launch, Tree};
 use usage::Census;
 
+use crate::clock;
+
 mod account;
 mod capture;
 mod live;
@@ -176,7 +178,7 @@ impl Executor {
         events: mpsc::Sender<Event>,
     ) -> Finished {
         let mut orders = Orders(Some(orders));
-        let asked = Utc::now();
+        let asked = clock::now();
         if let Some(order) = orders.already() {
             let cause = Cause::from_order(&order);
             let err = format!("{} before it started", cause.words());
@@ -217,7 +219,7 @@ impl Finished {
             exit_code: None,
             signal: None,
             started: at,
-            ended: Utc::now(),
+            ended: clock::now(),
             cpu_millis: 0,
             max_rss_bytes: 0,
             output: String::new(),
