@@ -80,9 +80,10 @@ pub struct Etcd {
     endpoints: String,
 }
 
-struct Listed {
+pub(crate) struct Listed {
     revision: i64,
-    items: Vec<Item>,
+    cluster: u64,
+    pub(crate) items: Vec<Item>,
 }
 
 impl Etcd {
@@ -218,15 +219,15 @@ impl Etcd {
     /// When etcd does not answer or refuses.
     pub async fn snapshot(&self) -> Result<Feed, EtcdError> {
         let prefix = self.keys.all();
-        let Listed { revision, items } = self.list(&prefix).await?;
-        Ok(Feed::Snapshot { revision, items })
+        let Listed { revision, cluster, items } = self.list(&prefix).await?;
+        Ok(Feed::Snapshot { revision, cluster, items })
     }
 
     /// Lists every key under `prefix` in pages of one revision.
-    async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
         let end = range_end(prefix.as_bytes());
         let mut items = Vec::new();
-        let mut revision = 0;
+        let (mut revision, mut cluster) = (0, 0);
         let mut from = prefix.as_bytes().to_vec();
         loop {
             let answer = self
@@ -239,8 +240,10 @@ impl Etcd {
                     async move { kv.get(from, Some(options)).await }
                 })
                 .await?;
-            if revision == 0 {
-                revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            if revision == 0
+                && let Some(header) = answer.header()
+            {
+                (revision, cluster) = (header.revision(), header.cluster_id());
             }
             items.extend(answer.kvs().iter().map(item));
             match answer.kvs().last() {
@@ -248,7 +251,7 @@ impl Etcd {
                     from = last.key().to_vec();
                     from.push(0);
                 }
-                _ => return Ok(Listed { revision, items }),
+                _ => return Ok(Listed { revision, cluster, items }),
             }
         }
     }
