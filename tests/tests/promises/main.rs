@@ -10,10 +10,12 @@
 )]
 
 mod bad_input;
+mod clocks;
 mod commands;
 mod console;
 mod fairness;
 mod firing;
 mod killing;
 mod outages;
+mod slots;
 mod support;
