@@ -12,6 +12,8 @@ mod metrics;
 mod report;
 mod runs;
 mod schedule;
+#[cfg_attr(not(test), allow(dead_code, reason = "the daemon does not ask it yet"))]
+mod skew;
 mod supervise;
 
 use std::collections::BTreeMap;
