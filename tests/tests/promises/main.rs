@@ -16,6 +16,7 @@ mod console;
 mod fairness;
 mod firing;
 mod killing;
+mod metrics;
 mod outages;
 mod slots;
 mod support;
