@@ -3,11 +3,12 @@
 //! The driver has no socket time-out, so every operation is bounded here; dropping it discards its
 //! connection. `fleet` keeps several fleets apart in one database.
 
+use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use mongodb::bson::{self, Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
@@ -16,15 +17,23 @@ use mongodb::{Client, Collection, Database, IndexModel};
 use thiserror::Error as ThisError;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::id::{JobName, RunId};
+use crate::id::{JobName, RunId, Slot};
 use crate::job::Change;
-use crate::run::{Chunk, Outcome, RunRecord, Stream};
+use crate::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
 use crate::settings::hide_password;
 
 /// The database's name.
 const DATABASE: &str = "cron";
 /// Nothing that MongoDB answers at all takes longer.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// [`Records::newest_slots`] reads every record of the fleet, once in the life of a cluster.
+const CENSUS_LIMIT: Duration = Duration::from_secs(600);
+/// Half of a round trip is how wrong a reading of a clock may be; a faster one is good enough.
+const QUICK: Duration = Duration::from_millis(50);
+/// Readings of a clock before the fastest is taken: the first may have to connect.
+const READINGS: usize = 3;
+/// Records of one slot: the attempts at it, its reruns and the gap that it is in.
+const OF_SLOT: i64 = 100;
 /// How often a tail asks for more.
 const TAIL_PAUSE: Duration = Duration::from_millis(200);
 /// Chunks per read of a tail: at most 64 x 64 KiB at once.
@@ -157,11 +166,19 @@ impl Records {
         &self,
         call: impl IntoFuture<Output = Result<T, Error>>,
     ) -> Result<T, RecordsError> {
-        match timeout(CALL_LIMIT, call.into_future()).await {
+        self.within(CALL_LIMIT, call).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl IntoFuture<Output = Result<T, Error>>,
+    ) -> Result<T, RecordsError> {
+        match timeout(limit, call.into_future()).await {
             Ok(answer) => answer.map_err(|e| self.error(&e)),
             Err(_) => Err(RecordsError::Unreachable {
                 uri: self.uri.clone(),
-                detail: format!("no answer within {} s", CALL_LIMIT.as_secs()),
+                detail: format!("no answer within {} s", limit.as_secs()),
             }),
         }
     }
@@ -204,6 +221,34 @@ impl Records {
         Ok(sent.elapsed())
     }
 
+    /// MongoDB's clock minus ours, right to half of a round trip.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer or does not tell the time.
+    pub async fn clock_offset(&self) -> Result<TimeDelta, RecordsError> {
+        self.bounded(async {
+            let mut best: Option<(Duration, Option<TimeDelta>)> = None;
+            for _ in 0..READINGS {
+                let sent = Instant::now();
+                let answer = self.database.run_command(doc! {"hello": 1}).await?;
+                let (took, now) = (sent.elapsed(), Utc::now());
+                let theirs = answer.get_datetime("localTime").ok();
+                if best.is_none_or(|(least, _)| took < least) {
+                    best = Some((took, theirs.map(|at| offset(instant(*at), now, took))));
+                }
+                if took < QUICK {
+                    break;
+                }
+            }
+            Ok(best.and_then(|(_, offset)| offset))
+        })
+        .await?
+        .ok_or_else(|| RecordsError::Refused {
+            uri: self.uri.clone(),
+            detail: "its answer to `hello` has no localTime".to_owned(),
+        })
+    }
+
     /// Makes the indexes that are missing.
     ///
     /// # Errors
@@ -214,11 +259,19 @@ impl Records {
             let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
             IndexModel::builder().keys(doc! {"expireAt": 1}).options(options).build()
         };
+        // Of the gaps alone, which are few.
+        let gaps = || {
+            let only = doc! {"toSlot": {"$exists": true}};
+            let options = IndexOptions::builder().partial_filter_expression(only).build();
+            IndexModel::builder().keys(doc! {"jobName": 1, "toSlot": 1}).options(options).build()
+        };
         let log = [
             by(doc! {"jobName": 1, "startTime": -1}),
             by(doc! {"outcome": 1, "startTime": -1}),
             by(doc! {"worker": 1, "startTime": -1}),
             by(doc! {"startTime": -1}),
+            by(doc! {"jobName": 1, "scheduledTime": -1}),
+            gaps(),
             expiry(),
         ];
         self.bounded(self.log().create_indexes(log)).await?;
@@ -400,6 +453,52 @@ impl Records {
         Ok(Page { records, more })
     }
 
+    /// The records of one slot, oldest first, at most 100: every attempt at it, its reruns, and the
+    /// gap that it is in.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer or refuses.
+    pub async fn of_slot(&self, job: &JobName, slot: Slot) -> Result<Vec<RunRecord>, RecordsError> {
+        let (job, at) = (job.as_str(), date(slot.instant()));
+        // The job in both, so that each has its index.
+        let alone = doc! {"jobName": job, "scheduledTime": at};
+        let in_a_gap = doc! {"jobName": job, "toSlot": {"$gte": at}, "fromSlot": {"$lte": at}};
+        let query = doc! {"fleet": &self.fleet, "$or": [alone, in_a_gap]};
+        let log = self.log();
+        let find = log.find(query).sort(doc! {"startTime": 1, "_id": 1}).limit(OF_SLOT);
+        let documents = self.collect(find).await?;
+        // As in the history: what cannot be read must not hide the rest.
+        Ok(documents.into_iter().filter_map(|d| self.record(d).ok()).collect())
+    }
+
+    /// The newest slot of every job that the schedule has decided and that is recorded, whatever
+    /// became of it. Computed by the server from all records of the fleet, so it may take minutes.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer within ten minutes, or refuses.
+    pub async fn newest_slots(&self) -> Result<BTreeMap<JobName, Slot>, RecordsError> {
+        let decided = doc! {
+            "fleet": &self.fleet,
+            "trigger": Trigger::Schedule.to_string(),
+            "scheduledTime": {"$type": "date"},
+        };
+        let newest = doc! {"$max": {"$max": ["$scheduledTime", "$toSlot"]}};
+        let pipeline =
+            [doc! {"$match": decided}, doc! {"$group": {"_id": "$jobName", "newest": newest}}];
+        let log = self.log();
+        let documents: Vec<Document> = self
+            .within(CENSUS_LIMIT, async {
+                log.aggregate(pipeline).allow_disk_use(true).await?.try_collect().await
+            })
+            .await?;
+        // A name that is none came from elsewhere: no cursor can have it.
+        let read = |d: &Document| {
+            let job = JobName::new(d.get_str("_id").ok()?).ok()?;
+            Some((job, Slot::at(instant(*d.get_datetime("newest").ok()?))))
+        };
+        Ok(documents.iter().filter_map(read).collect())
+    }
+
     /// The records of runs that are live, with their telemetry.
     ///
     /// # Errors
@@ -559,6 +658,11 @@ fn instant(date: bson::DateTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(date.timestamp_millis()).unwrap_or_default()
 }
 
+/// Their clock minus ours, which showed `now` when the answer came that `took` so long.
+fn offset(theirs: DateTime<Utc>, now: DateTime<Utc>, took: Duration) -> TimeDelta {
+    theirs - (now - TimeDelta::from_std(took / 2).unwrap_or_default())
+}
+
 /// Follows one run: its output, then its final record.
 pub struct Tail {
     records: Records,
@@ -609,5 +713,15 @@ mod tests {
         let run: RunId = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
         assert!(chunk_id(run, 9) < chunk_id(run, 10));
         assert!(chunk_id(run, 999_999_999_999) < format!("{run}}}"));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_has_a_positive_offset_and_half_the_way_back_is_ours() {
+        let now: DateTime<Utc> = "2026-01-01T00:00:10Z".parse().unwrap();
+        let way = Duration::from_millis(200);
+        let read_at = now - TimeDelta::milliseconds(100);
+        for by in [TimeDelta::seconds(3), TimeDelta::zero(), TimeDelta::seconds(-3)] {
+            assert_eq!(offset(read_at + by, now, way), by);
+        }
     }
 }

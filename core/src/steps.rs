@@ -48,18 +48,31 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every refusal.
+    pub const ALL: [Self; 9] = [
+        Self::CursorMoved,
+        Self::JobChanged,
+        Self::SettingsChanged,
+        Self::NotRegistered,
+        Self::RunsChanged,
+        Self::TriggerGone,
+        Self::NotTheRun,
+        Self::WorkerAlive,
+        Self::KillAsked,
+    ];
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::CursorMoved => "cursor moved",
-            Self::JobChanged => "job changed",
-            Self::SettingsChanged => "settings changed",
-            Self::NotRegistered => "not registered",
-            Self::RunsChanged => "runs changed",
-            Self::TriggerGone => "trigger gone",
-            Self::NotTheRun => "not the run",
-            Self::WorkerAlive => "worker alive",
-            Self::KillAsked => "kill asked",
+            Self::CursorMoved => "cursorMoved",
+            Self::JobChanged => "jobChanged",
+            Self::SettingsChanged => "settingsChanged",
+            Self::NotRegistered => "notRegistered",
+            Self::RunsChanged => "runsChanged",
+            Self::TriggerGone => "triggerGone",
+            Self::NotTheRun => "notTheRun",
+            Self::WorkerAlive => "workerAlive",
+            Self::KillAsked => "killAsked",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use carillon_core::decide::{Gap, Move, follow_up};
+use carillon_core::decide::{Gap, Move, due_at, follow_up};
 use carillon_core::id::{RunId, Slot, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
@@ -10,6 +10,7 @@ use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger
 use carillon_core::steps::{Grounds, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::metrics::Decision;
 use crate::schedule::{Wanted, WantedTrigger};
 
 /// A step, and what it does once it is carried out.
@@ -30,6 +31,38 @@ pub(crate) enum Effect {
     Records(Box<RunRecord>),
     /// Only the cursor moves.
     Moves,
+    /// A key that nobody needs is gone.
+    Tidies,
+}
+
+impl Proposal {
+    /// What it decides about how many slots, once it is carried out; `None` where it only tidies up.
+    pub fn decision(&self) -> Option<(Decision, usize)> {
+        let records = |record: &RunRecord| match record.outcome {
+            Outcome::Skipped => Some(Decision::Skipped),
+            Outcome::Missed => Some(Decision::Missed),
+            Outcome::Lost => Some(Decision::Lost),
+            _ => None,
+        };
+        match &self.effect {
+            Effect::Begins(live, _) if live.value.trigger != Trigger::Schedule => {
+                Some((Decision::Triggered, 1))
+            }
+            Effect::Begins(live, entry) => {
+                let due = live.value.slot.zip(entry.state.as_ref().ok());
+                let late = due.is_some_and(|(slot, job)| {
+                    live.value.since >= due_at(job, slot.instant()) + job.job.start_deadline()
+                });
+                Some((if late { Decision::CaughtUp } else { Decision::Run }, 1))
+            }
+            Effect::Records(record) => {
+                let count = record.count.and_then(|count| usize::try_from(count).ok());
+                Some((records(record)?, count.unwrap_or(1)))
+            }
+            Effect::Moves => Some((Decision::Rebased, 1)),
+            Effect::Tidies => None,
+        }
+    }
 }
 
 /// The value of a freshly claimed run's key; the schedule's first attempt until said otherwise.

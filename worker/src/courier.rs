@@ -137,7 +137,7 @@ async fn deliver(claims: Claims, metrics: Metrics, batch: Vec<Parcel>) {
     metrics.answered(sent.elapsed(), steps.len());
     for (answer, reply) in answers.into_iter().zip(replies) {
         if let Ok(Answer::Refused(why)) = &answer {
-            metrics.refused(why.as_str());
+            metrics.refused(*why);
         }
         if let Some(reply) = reply {
             // Whoever asked may be gone.

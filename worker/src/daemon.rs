@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::claim::Proposal;
-use crate::clock::{self, Alarm, Rang};
+use crate::clock::{self, Alarm, Rang, since_boot};
 use crate::courier::Courier;
 use crate::decider::{Act, Decider, Me};
 use crate::execute::{Executor, Order};
@@ -32,12 +32,17 @@ use crate::lease::{Keeper, Standing};
 use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::report::{REPORTS_BOUND, Report, Reporter};
+use crate::skew::{Skew, Source};
 use crate::supervise::{ORDERS_BOUND, Over, Supervisor, order};
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
 const TOLD_FROM: TimeDelta = TimeDelta::milliseconds(1);
 /// Starts over which the lateness percentile is computed.
 const LATENESS_WINDOW: usize = 256;
+/// How often MongoDB is asked for its clock.
+const CLOCK_READ_EVERY: Duration = Duration::from_secs(30);
+/// The same after it did not answer.
+const CLOCK_READ_AGAIN: Duration = Duration::from_secs(2);
 /// How long the others may take to hear that this worker takes nothing new.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the last runs may take to end after their grace.
@@ -63,7 +68,11 @@ pub(crate) struct Options {
 /// # Errors
 /// Only what makes a start impossible: a wrong address, no timer, or a state folder that cannot be
 /// read. Stores that are away are waited for.
-pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Result<()> {
+pub(crate) async fn run(
+    options: Options,
+    metrics: Metrics,
+    mut stops: mpsc::Receiver<()>,
+) -> Result<()> {
     let alarm = Alarm::new().context("cannot make a timer")?;
     let memory = Memory::load(&options.state_dir)
         .with_context(|| format!("cannot read {}/etcd.json", options.state_dir.display()))?;
@@ -82,7 +91,9 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         options.state_dir.display()
     );
     let claims = Claims::new(etcd.clone());
-    let metrics = Metrics::default();
+    metrics.capacity(options.capacity as usize);
+    let (offsets, mongo_clock) = mpsc::channel(1);
+    tokio::spawn(read_clock(records.clone(), offsets));
     let courier = Courier::start(claims.clone(), metrics.clone());
     let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
     let reporter = Reporter {
@@ -128,7 +139,11 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         reports,
         registration,
         standing: stands,
+        metrics,
+        skew: Skew::new(options.max_skew, since_boot()),
+        etcd: etcd.clone(),
         memory,
+        restored: None,
         cluster: 0,
         out_of_touch: false,
         orders: HashMap::new(),
@@ -136,7 +151,8 @@ pub(crate) async fn run(options: Options, mut stops: mpsc::Receiver<()>) -> Resu
         answers: JoinSet::new(),
         running: JoinSet::new(),
     };
-    let worked = daemon.work(etcd.feed(), alarm, &mut stops, options.drain_timeout).await;
+    let worked =
+        daemon.work(etcd.feed(), mongo_clock, alarm, &mut stops, options.drain_timeout).await;
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
@@ -177,7 +193,12 @@ struct Daemon {
     reports: mpsc::Sender<Report>,
     registration: watch::Sender<Registration>,
     standing: watch::Receiver<Standing>,
+    metrics: Metrics,
+    skew: Skew,
+    etcd: Etcd,
     memory: Memory,
+    /// Why etcd must not be believed.
+    restored: Option<String>,
     /// The cluster that the state was read from.
     cluster: u64,
     /// Whether the watch is broken, and the log was told.
@@ -193,6 +214,7 @@ impl Daemon {
     async fn work(
         mut self,
         mut feed: mpsc::Receiver<Feed>,
+        mut mongo_clock: mpsc::Receiver<TimeDelta>,
         mut alarm: Alarm,
         stops: &mut mpsc::Receiver<()>,
         drain_timeout: Duration,
@@ -200,6 +222,8 @@ impl Daemon {
         let mut stopping = false;
         let (mut handed_over, mut drained, mut last_call) = (None, None, None);
         let mut more = false;
+        let mut alone = Some(Instant::now() + self.skew.waits_until().saturating_sub(since_boot()));
+        self.judge();
         loop {
             if stopping && handed_over.is_none() && self.is_idle() {
                 self.write_memory();
@@ -221,6 +245,14 @@ impl Daemon {
                     Err(e) => error!("a run was not seen through: {e}"),
                 },
                 Ok(()) = self.standing.changed() => self.on_standing(),
+                Some(offset) = mongo_clock.recv() => {
+                    self.skew.hear(Source::Mongo, offset, since_boot());
+                    self.judge();
+                }
+                () = until(alone), if alone.is_some() => {
+                    alone = None;
+                    self.judge();
+                }
                 _ = stops.recv() => {
                     if std::mem::replace(&mut stopping, true) {
                         let grace = self.decider.call_last("the worker was told to stop at once");
@@ -326,12 +358,17 @@ impl Daemon {
             let seconds = by.abs().as_seconds_f64();
             warn!("the clock was set {direction} by {seconds:.3} s: looking at every job again");
         }
+        self.skew.clock_set(by);
+        self.judge();
         self.decider.on_clock_set(by, clock::now());
     }
 
     fn on_answers(&mut self, answered: Answered) {
         let now = clock::now();
         for (proposal, answer) in answered {
+            if let (Ok(Answer::Done(_)), Some((what, slots))) = (&answer, proposal.decision()) {
+                self.metrics.decided(what, slots);
+            }
             self.decider.on_answer(proposal, answer, now);
         }
     }
@@ -339,7 +376,9 @@ impl Daemon {
     fn on_over(&mut self, over: &Over) {
         self.orders.remove(&over.live.run);
         self.decider.on_over(over.live.run, over.ended_at);
+        self.metrics.ended(over.outcome);
         if let Some(late) = over.lateness {
+            self.metrics.started(late);
             if self.lateness.len() == LATENESS_WINDOW {
                 self.lateness.pop_front();
             }
@@ -349,8 +388,14 @@ impl Daemon {
 
     fn on_standing(&mut self) {
         let standing = *self.standing.borrow_and_update();
+        if standing.lease == 0 && self.decider.is_registered() {
+            self.metrics.lease_lost();
+        }
+        self.metrics.registered(standing.lease != 0);
+        // RETRIES
         self.decider.on_lease(standing.lease, clock::now());
         self.decider.announced(standing.draining);
+        self.judge();
         self.write_memory();
     }
 
@@ -367,17 +412,48 @@ impl Daemon {
         if let Feed::Snapshot { cluster, .. } = fed {
             self.cluster = *cluster;
         }
-        let now = clock::now();
-        self.decider.on_feed(fed, now);
+        let before = self.decider.schedule.replica.revision;
+        self.decider.on_feed(fed, clock::now());
         let replica = &self.decider.schedule.replica;
         let (revision, table_hash) = (replica.revision, format!("{:016x}", replica.table_hash()));
+        self.metrics.applied_revision(revision);
+        self.metrics.jobs(replica.jobs.len());
         let recovered = replica.settings.as_ref().and_then(|settings| settings.value.recovered);
         let seen = Seen { cluster: self.cluster, revision, recovered };
-        self.decider.bar(self.memory.see(seen), now);
+        self.restored = self.memory.see(seen);
+        self.hear_clocks(before);
+        self.judge();
         self.registration.send_if_modified(|r| {
             (r.watch_revision, r.table_hash) = (revision, table_hash);
             false
         });
+    }
+
+    /// Hears of the clocks of those who have registered since the revision `before`.
+    fn hear_clocks(&mut self, before: i64) {
+        let (at, replica) = (since_boot(), &self.decider.schedule.replica);
+        for worker in replica.workers.values().filter(|worker| worker.id != self.supervisor.worker)
+        {
+            match worker.skew {
+                Some(offset) if worker.mod_revision > before => {
+                    self.skew.hear(Source::Worker(worker.id.clone()), offset, at);
+                }
+                _ => self.skew.is_there(worker.id.clone(), at),
+            }
+        }
+        self.skew.keep(|worker| replica.workers.contains_key(worker));
+    }
+
+    /// Says whether this worker may claim, as far as its clock and its memory tell.
+    fn judge(&mut self) {
+        let at = since_boot();
+        for news in self.skew.news(at) {
+            warn!("{news}");
+        }
+        self.metrics.skew(self.skew.deviation(at).unwrap_or_default());
+        let verdict = self.skew.verdict(at);
+        let why = self.restored.clone().or_else(|| verdict.bars().map(str::to_owned));
+        self.decider.bar(why, clock::now());
     }
 
     fn write_memory(&mut self) {
@@ -389,6 +465,9 @@ impl Daemon {
     /// Publishes load and state in the registration.
     fn publish(&mut self) {
         let told = self.decider.told();
+        self.metrics.running(told.running as usize);
+        self.metrics.draining(told.draining);
+        self.metrics.standing_by(told.standing_by.as_deref());
         let lateness = &self.lateness;
         self.registration.send_if_modified(|r| {
             // Load is told with the next renewal; whether it takes anything new, at once.
@@ -401,6 +480,18 @@ impl Daemon {
             (r.draining, r.full, r.standing_by) = (told.draining, told.full, told.standing_by);
             news
         });
+    }
+}
+
+/// Asks MongoDB what its clock shows, now and then.
+async fn read_clock(records: Records, offsets: mpsc::Sender<TimeDelta>) {
+    loop {
+        let pause = match records.clock_offset().await {
+            Ok(offset) if offsets.send(offset).await.is_err() => return,
+            Ok(_) => CLOCK_READ_EVERY,
+            Err(_) => CLOCK_READ_AGAIN,
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

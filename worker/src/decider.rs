@@ -281,7 +281,7 @@ impl Decider {
         self.deciding.remove(&job);
         let run = match &effect {
             Effect::Begins(live, _) => Some(live.run),
-            Effect::Records(_) | Effect::Moves => None,
+            Effect::Records(_) | Effect::Moves | Effect::Tidies => None,
         };
         if let Some(run) = run {
             self.runs.answered(run);
@@ -299,7 +299,7 @@ impl Decider {
                         let done = Versioned { value: *record, mod_revision: revision };
                         self.acts.push(Act::Report(job.clone(), Box::new(done)));
                     }
-                    Effect::Moves => {}
+                    Effect::Moves | Effect::Tidies => {}
                 }
                 self.schedule.go_on(&job, now);
                 return;
@@ -376,6 +376,11 @@ impl Decider {
         let lost: Vec<RunId> = self.runs.without_lease(lease).collect();
         let reason = "the worker lost its lease";
         self.acts.extend(lost.into_iter().map(|run| Act::Abandon(run, reason.to_owned())));
+    }
+
+    /// Whether the worker is registered.
+    pub fn is_registered(&self) -> bool {
+        self.lease != 0
     }
 
     /// Takes in what the watch delivered.
@@ -507,7 +512,7 @@ impl Decider {
         if let Some((revision, job_revision)) = self.schedule.collectable(job, on) {
             debug!(%job, "collecting a cursor that nobody needs");
             let step = Step::collect(&self.keys, job, on, revision, job_revision);
-            self.put_forward(Proposal { step, effect: Effect::Moves });
+            self.put_forward(Proposal { step, effect: Effect::Tidies });
         }
     }
 

@@ -14,6 +14,7 @@ mod metrics;
 mod report;
 mod runs;
 mod schedule;
+mod skew;
 mod supervise;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use carillon_core::settings::{Connection, Partial};
 use chrono::TimeDelta;
 use clap::Parser;
 use fault::Fault;
+use metrics::{Desk, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -69,6 +71,10 @@ struct Arguments {
     /// Seconds that two clocks of the fleet may be apart
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     max_skew: u32,
+    /// Where to serve metrics for Prometheus (/metrics) and the state for probes (/healthz), for
+    /// example 127.0.0.1:9464; nowhere where not given
+    #[arg(long, value_name = "HOST:PORT", env = "CARILLON_METRICS_ADDR")]
+    metrics_addr: Option<String>,
     /// Where to die, for tests: claimed, started, ended or settled
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
@@ -103,9 +109,16 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<()> {
+    let metrics_addr = arguments.metrics_addr.clone();
     let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let metrics = Metrics::new(&options.id);
+        if let Some(address) = metrics_addr {
+            let desk = Desk::open(&address).await?;
+            tracing::info!("metrics on http://{}/metrics", desk.address()?);
+            tokio::spawn(desk.serve(metrics.clone()));
+        }
         let (stop, stops) = mpsc::channel(2);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -120,7 +133,7 @@ fn start(arguments: Arguments) -> Result<()> {
                 }
             }
         });
-        daemon::run(options, stops).await
+        daemon::run(options, metrics, stops).await
     })
 }
 

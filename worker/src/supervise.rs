@@ -50,6 +50,8 @@ pub(crate) struct Over {
     pub live: LiveRun,
     /// From when its slot was due to the start of the process, for a scheduled run that started.
     pub lateness: Option<TimeDelta>,
+    /// What became of it.
+    pub outcome: Outcome,
     /// The etcd revision of its end, where it is known.
     pub ended_at: Option<i64>,
 }
@@ -65,7 +67,7 @@ impl Supervisor {
     ) -> Over {
         let Ok(checked) = &entry.state else {
             // Only a whole job is claimed.
-            return Over { live, lateness: None, ended_at: None };
+            return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
         };
         let record = RunRecord {
             fleet: self.fleet.clone(),
@@ -75,7 +77,7 @@ impl Supervisor {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(Outcome::Missed, clock::now(), &reason);
             let ended_at = self.end(&live, &entry, record).await;
-            return Over { live, lateness: None, ended_at };
+            return Over { live, lateness: None, outcome: Outcome::Missed, ended_at };
         }
         self.fault.reach(Point::Claimed);
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
@@ -113,10 +115,11 @@ impl Supervisor {
             }
         };
         self.fault.reach(Point::Ended);
+        let outcome = record.outcome;
         let ended_at = self.end(&live, &entry, record).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
-        Over { live, lateness, ended_at }
+        Over { live, lateness, outcome, ended_at }
     }
 
     async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {

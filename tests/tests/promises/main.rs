@@ -10,10 +10,13 @@
 )]
 
 mod bad_input;
+mod clocks;
 mod commands;
 mod console;
 mod fairness;
 mod firing;
 mod killing;
+mod metrics;
 mod outages;
+mod slots;
 mod support;
