@@ -3,9 +3,10 @@
 //!
 //! A run is one process group, led by its shell. It ends when the shell ends: what the shell left
 //! in the background goes on after a run that ended by itself, as under cron, with its output
-//! closed. After a kill or a time-out nothing of the group is left: SIGTERM, the grace period, then
-//! SIGKILL, until `/proc` shows no process of the group. A process that has left the group
-//! (`setsid`) is not followed.
+//! closed. After a kill or a time-out nothing of it is left: the group gets SIGTERM, the grace
+//! period, then SIGKILL, until `/proc` shows no process of it. A process that has left the group
+//! (`setsid`) gets SIGKILL as soon as the group is gone, found by the run's marker
+//! `CARILLON_RUN=<run>` in its environment.
 //!
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
@@ -27,6 +28,7 @@ use crate::clock;
 mod account;
 mod capture;
 mod live;
+mod marker;
 mod process;
 #[cfg(test)]
 mod tests;
