@@ -14,6 +14,7 @@ mod commands;
 mod console;
 mod fairness;
 mod firing;
+mod guard;
 mod killing;
 mod outages;
 mod support;
