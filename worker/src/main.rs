@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail};
 use carillon_core::id::WorkerId;
 use carillon_core::settings::{Connection, Partial};
 use chrono::TimeDelta;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use fault::Fault;
 use metrics::{Desk, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,8 +38,10 @@ use tracing_subscriber::EnvFilter;
 /// Every worker knows every job; for each firing one etcd transaction decides which of them runs
 /// it. SIGTERM drains: nothing new is taken, live runs may finish within --drain-timeout.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, disable_help_subcommand = true)]
 struct Arguments {
+    #[command(subcommand)]
+    companion: Option<Companion>,
     /// etcd endpoints, separated by commas [default: http://127.0.0.1:2379]
     #[arg(long, value_name = "URL,…", env = "CARILLON_ETCD")]
     etcd: Option<String>,
@@ -83,6 +85,14 @@ struct Arguments {
     log: String,
 }
 
+/// What a worker starts beside itself.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Companion {
+    /// Ends the runs of the worker at the other end of standard input when it dies or freezes
+    #[command(hide = true)]
+    Guard,
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -98,8 +108,14 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
+        // The guard may outlive whoever reads its log.
+        .log_internal_errors(false)
         .init();
-    match start(arguments) {
+    let ended = match arguments.companion {
+        Some(Companion::Guard) => execute::guard::serve().context("the guard failed"),
+        None => start(arguments),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e:#}");

@@ -15,6 +15,7 @@ mod commands;
 mod console;
 mod fairness;
 mod firing;
+mod guard;
 mod killing;
 mod metrics;
 mod outages;

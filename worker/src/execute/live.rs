@@ -12,12 +12,14 @@ use carillon_core::id::RunId;
 use carillon_core::run::Outcome;
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
+use rustix::process::Signal as ToOne;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
+use super::marker::Process;
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
 use super::{Event, Finished, Order, Progress};
@@ -139,7 +141,7 @@ pub(super) struct Live {
     /// The most seen of each figure.
     peak: Group,
     census: Census,
-    look: Option<JoinHandle<Arc<Groups>>>,
+    look: Option<JoinHandle<Seen>>,
     look_at: Instant,
     wait: Duration,
     /// Events that are not output, and not sent yet.
@@ -208,7 +210,7 @@ impl Live {
                 () = self.tree.exited(), if self.phase == Phase::Running => self.on_exit(),
                 order = orders.next(), if !draining => self.on_order(&order),
                 () = sleep_until(self.wake_at()) => self.on_time(Instant::now()),
-                groups = look(&mut self.look), if self.look.is_some() => self.on_look(&groups),
+                seen = look(&mut self.look), if self.look.is_some() => self.on_look(&seen),
                 permit = events.reserve(), if heard && self.has_event() => match permit {
                     Ok(permit) => self.hand_over(permit),
                     Err(_) => heard = false,
@@ -316,12 +318,20 @@ impl Live {
     /// Has `/proc` looked at; what was seen before `moment` does not count.
     fn look_after(&mut self, moment: Instant) {
         let census = self.census.clone();
-        self.look = Some(tokio::spawn(async move { census.after(moment).await }));
+        let clearing = self.phase == Phase::Clearing;
+        self.look = Some(tokio::spawn(async move {
+            let groups = census.after(moment).await;
+            let processes = match clearing {
+                true => census.processes_after(moment).await,
+                false => Arc::default(),
+            };
+            Seen { groups, processes }
+        }));
     }
 
-    fn on_look(&mut self, groups: &Groups) {
+    fn on_look(&mut self, seen: &Seen) {
         self.look = None;
-        let group = groups.get(&self.tree.id());
+        let group = seen.groups.get(&self.tree.id());
         if let Some(group) = group {
             self.peak.cpu = self.peak.cpu.max(group.cpu);
             self.peak.rss_bytes = self.peak.rss_bytes.max(group.rss_bytes);
@@ -331,29 +341,39 @@ impl Live {
                 self.look_at = Instant::now() + PROGRESS_EVERY;
                 self.report();
             }
-            Phase::Clearing => self.clear(group.map_or(&[], |group| &group.alive)),
+            Phase::Clearing => {
+                self.clear(group.map_or(&[], |group| &group.alive), &seen.processes);
+            }
             Phase::Draining(_) => {}
         }
     }
 
-    /// Goes on ending the group, of which these processes are left.
-    fn clear(&mut self, alive: &[i32]) {
+    /// Goes on ending the group, of which `alive` is left, and then what has left it and carries
+    /// the run's marker among `processes`.
+    fn clear(&mut self, alive: &[i32], processes: &[Process]) {
         let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
-        let beyond_reach = killed && alive.iter().all(|&id| !process::may_signal(id));
-        if killed || alive.is_empty() {
+        let last = killed || alive.is_empty();
+        let strayed = |p: &&Process| p.run == Some(self.run) && p.group != self.tree.id();
+        let strayed: Vec<&Process> = processes.iter().filter(strayed).collect();
+        let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
+        let beyond_reach = last && left.iter().all(|&id| !process::may_signal(id));
+        if last {
             // A scan can miss a process that is born behind its back; the signal cannot.
             self.tree.signal(Signal::SIGKILL);
+            for process in strayed {
+                process.signal(ToOne::KILL);
+            }
         }
-        if alive.is_empty() || beyond_reach {
-            self.survivors = alive.to_vec();
+        if left.is_empty() || beyond_reach {
+            self.survivors = left;
             self.ended = Some(clock::now());
             self.phase = Phase::Draining(Instant::now() + DRAIN);
             return;
         }
         self.look_at = Instant::now() + self.wait;
         let wait = (self.wait * 2).min(CLEARING_WAITS.1);
-        if killed && wait == CLEARING_WAITS.1 && self.wait < wait {
-            tracing::warn!(run = %self.run, pids = ?alive, "SIGKILL has no effect yet; waiting");
+        if last && wait == CLEARING_WAITS.1 && self.wait < wait {
+            tracing::warn!(run = %self.run, pids = ?left, "SIGKILL has no effect yet; waiting");
         }
         self.wait = wait;
     }
@@ -450,8 +470,16 @@ fn by_itself(status: ExitStatus) -> (Outcome, String) {
     (Outcome::Failed, err)
 }
 
+/// What a look at `/proc` has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    groups: Arc<Groups>,
+    /// Only while the run is being ended.
+    processes: Arc<Vec<Process>>,
+}
+
 /// Waits for a look that is under way; none is there if the runtime is stopping.
-async fn look(look: &mut Option<JoinHandle<Arc<Groups>>>) -> Arc<Groups> {
+async fn look(look: &mut Option<JoinHandle<Seen>>) -> Seen {
     match look {
         Some(look) => look.await.unwrap_or_default(),
         None => std::future::pending().await,

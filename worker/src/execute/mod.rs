@@ -3,9 +3,12 @@
 //!
 //! A run is one process group, led by its shell. It ends when the shell ends: what the shell left
 //! in the background goes on after a run that ended by itself, as under cron, with its output
-//! closed. After a kill or a time-out nothing of the group is left: SIGTERM, the grace period, then
-//! SIGKILL, until `/proc` shows no process of the group. A process that has left the group
-//! (`setsid`) is not followed.
+//! closed. After a kill or a time-out nothing of it is left: the group gets SIGTERM, the grace
+//! period, then SIGKILL, until `/proc` shows no process of it. A process that has left the group
+//! (`setsid`) gets SIGKILL as soon as the group is gone, found by the run's marker
+//! `CARILLON_RUN=<run>` in its environment.
+//!
+//! What a worker that dies or freezes cannot do any more, its [`guard`] does.
 //!
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
@@ -13,11 +16,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use carillon_core::job::Job;
+use carillon_core::job::{Job, OnLeaseLoss};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
+use guard::Guard;
 use live::{Bounds, Cause, Live, Orders};
 use process::{Launch, Tree};
 use usage::Census;
@@ -26,7 +30,9 @@ use crate::clock;
 
 mod account;
 mod capture;
+pub(crate) mod guard;
 mod live;
+mod marker;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -55,6 +61,8 @@ pub(crate) struct Spec {
     pub(crate) grace: Duration,
     /// How much output is kept, in bytes: the head and, past the limit, the tail.
     pub(crate) output_limit: u64,
+    /// Whether it goes on when the worker's lease runs out while the worker is frozen.
+    pub(crate) keep_on_lease_loss: bool,
 }
 
 impl Spec {
@@ -71,6 +79,7 @@ impl Spec {
             timeout: job.timeout(),
             grace: job.kill_grace(),
             output_limit: job.output_limit_bytes,
+            keep_on_lease_loss: job.on_lease_loss == OnLeaseLoss::Continue,
         }
     }
 }
@@ -159,13 +168,21 @@ pub(crate) struct Finished {
     pub(crate) killed_by: Option<String>,
 }
 
-/// Runs jobs. Cheap to clone; all clones share their looks at `/proc`.
+/// Runs jobs. Cheap to clone; all clones share their looks at `/proc`. The default one has no guard:
+/// what it runs outlives a worker that is killed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Executor {
     census: Census,
+    guard: Option<Guard>,
 }
 
 impl Executor {
+    /// One whose runs are ended by `guard` when the worker cannot.
+    #[expect(dead_code, reason = "until the daemon has a guard")]
+    pub(crate) fn new(guard: Guard) -> Self {
+        Self { census: Census::default(), guard: Some(guard) }
+    }
+
     /// Runs `spec` to its end.
     ///
     /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
@@ -184,6 +201,25 @@ impl Executor {
             let err = format!("{} before it started", cause.words());
             return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
         }
+        let run = spec.run;
+        if let Some(guard) = &self.guard {
+            guard.watch(run, spec.grace, spec.keep_on_lease_loss).await;
+        }
+        let finished = self.launch(spec, orders, events, asked).await;
+        // Not where this future is dropped: then the guard may still have what to end.
+        if let Some(guard) = &self.guard {
+            guard.ended(run);
+        }
+        finished
+    }
+
+    async fn launch(
+        &self,
+        spec: Spec,
+        mut orders: Orders,
+        events: mpsc::Sender<Event>,
+        asked: DateTime<Utc>,
+    ) -> Finished {
         let launch = Launch {
             command: spec.command,
             shell: spec.shell,

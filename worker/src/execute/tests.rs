@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::marker;
 use super::usage::{Census, Groups};
 use super::{Event, Executor, Finished, Order, Spec};
 
@@ -24,7 +25,8 @@ fn spec(command: &str) -> Spec {
         cwd: Some("/".into()),
         ..Job::default()
     };
-    Spec::new(RunId::new(Utc::now()), &job, Vec::new())
+    let run = RunId::new(Utc::now());
+    Spec::new(run, &job, vec![("CARILLON_RUN".to_owned(), run.to_string())])
 }
 
 /// A run that is followed from outside.
@@ -242,6 +244,33 @@ async fn a_time_out_ends_the_whole_group() {
     assert_eq!((done.outcome, done.err.as_str()), (Outcome::TimedOut, "timed out after 300 ms"));
     assert_eq!((done.signal, done.killed_by), (Some(15), None));
     assert_gone(run.pid()).await;
+}
+
+#[tokio::test]
+async fn a_killed_run_has_no_process_in_another_session_either() {
+    let spec = spec("setsid sleep 60 & echo up; wait");
+    let id = spec.run;
+    let strays = || marker::scan().into_iter().filter(|p| p.run == Some(id)).count();
+    let mut run = Followed::start(spec);
+    run.until_output("up").await;
+    while strays() < 2 {
+        tokio::task::yield_now().await;
+    }
+    run.kill("alice", None).await;
+    let done = run.end().await;
+    assert_eq!(done.err, "killed by alice (SIGTERM)");
+    assert_eq!(strays(), 0);
+}
+
+#[tokio::test]
+async fn a_run_that_ended_by_itself_leaves_other_sessions_alone() {
+    let spec = spec("setsid sleep 60 & sleep 0.1");
+    let id = spec.run;
+    assert_eq!(run(spec).await.outcome, Outcome::Succeeded);
+    let strays = marker::scan().into_iter().filter(|p| p.run == Some(id));
+    let strays: Vec<_> = strays.collect();
+    assert_eq!(strays.len(), 1);
+    strays[0].signal(rustix::process::Signal::KILL);
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::marker::{self, Process};
+
 /// What one process group uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -28,29 +30,46 @@ pub(crate) type Groups = HashMap<i32, Group>;
 
 /// The shared view of `/proc`. Cheap to clone; clones share their scans.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Census(Arc<Mutex<Option<Scan>>>);
-
-#[derive(Debug)]
-struct Scan {
-    begun: Instant,
-    groups: Arc<Groups>,
+pub(crate) struct Census {
+    groups: Shared<Groups>,
+    processes: Shared<Vec<Process>>,
 }
 
 impl Census {
     /// The process groups as seen by a scan that began at `moment` or later. Callers that wait
     /// at the same time share one scan.
     pub(crate) async fn after(&self, moment: Instant) -> Arc<Groups> {
+        self.groups.after(moment, scan).await
+    }
+
+    /// As [`Census::after`], every process with the run whose marker it carries.
+    pub(crate) async fn processes_after(&self, moment: Instant) -> Arc<Vec<Process>> {
+        self.processes.after(moment, marker::scan).await
+    }
+}
+
+/// The last scan of one kind.
+#[derive(Debug, Clone, Default)]
+struct Shared<T>(Arc<Mutex<Option<Scan<T>>>>);
+
+#[derive(Debug)]
+struct Scan<T> {
+    begun: Instant,
+    seen: Arc<T>,
+}
+
+impl<T: Default + Send + Sync + 'static> Shared<T> {
+    async fn after(&self, moment: Instant, scan: fn() -> T) -> Arc<T> {
         let mut last = self.0.lock().await;
         if let Some(scan) = last.as_ref()
             && scan.begun >= moment
         {
-            return Arc::clone(&scan.groups);
+            return Arc::clone(&scan.seen);
         }
         let begun = Instant::now();
-        let groups = tokio::task::spawn_blocking(scan).await.unwrap_or_default();
-        let groups = Arc::new(groups);
-        *last = Some(Scan { begun, groups: Arc::clone(&groups) });
-        groups
+        let seen = Arc::new(tokio::task::spawn_blocking(scan).await.unwrap_or_default());
+        *last = Some(Scan { begun, seen: Arc::clone(&seen) });
+        seen
     }
 }
 
@@ -66,22 +85,23 @@ pub(crate) fn of_process(pid: u32) -> Group {
 fn scan() -> Groups {
     let units = Units::of_this_machine();
     let mut groups = Groups::new();
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return groups;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if let Some(name) = name.to_str()
-            && name.starts_with(|c: char| c.is_ascii_digit())
-            && let Some(stat) = read(name)
-        {
-            groups.entry(stat.group).or_default().add(&stat, &units);
-        }
+    for stat in processes() {
+        groups.entry(stat.group).or_default().add(&stat, &units);
     }
     groups
 }
 
-fn read(pid: &str) -> Option<Stat> {
+/// Every process of the machine, zombies too.
+pub(super) fn processes() -> impl Iterator<Item = Stat> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?;
+        name.starts_with(|c: char| c.is_ascii_digit()).then(|| read(name))?
+    })
+}
+
+/// The process of this id; nothing if there is none.
+pub(super) fn read(pid: &str) -> Option<Stat> {
     // The command name in it is any bytes that the process likes.
     let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
     Stat::parse(&String::from_utf8_lossy(&bytes))
@@ -118,11 +138,13 @@ impl Units {
 
 /// The fields of `/proc/<pid>/stat` that matter here; their numbers are those of proc(5).
 #[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    pid: i32,
-    runs: bool,
-    group: i32,
+pub(super) struct Stat {
+    pub(super) pid: i32,
+    pub(super) runs: bool,
+    pub(super) group: i32,
     ticks: u64,
+    /// Since boot, in clock ticks.
+    pub(super) started: u64,
     pages: u64,
 }
 
@@ -139,6 +161,7 @@ impl Stat {
             runs: !matches!(field(3)?, "Z" | "X" | "x"),
             group: field(5)?.parse().ok()?,
             ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+            started: number(22)?,
             pages: number(24)?,
         })
     }
@@ -153,7 +176,8 @@ mod tests {
         let tail = "S 1 77 77 0 -1 4194304 117 0 0 0 3 4 5 6 20 0 1 0 725699 3133440 394 1 1 1";
         for name in ["(cat)", "(a b)", "() R 1 2 3)", "(\u{fffd})"] {
             let stat = Stat::parse(&format!("80 {name} {tail}")).unwrap();
-            let expected = Stat { pid: 80, runs: true, group: 77, ticks: 18, pages: 394 };
+            let expected =
+                Stat { pid: 80, runs: true, group: 77, ticks: 18, started: 725_699, pages: 394 };
             assert_eq!(stat, expected, "{name}");
         }
         assert_eq!(Stat::parse(""), None);

@@ -1,0 +1,87 @@
+//! The worker's side, with a real process: this test program itself, asked for [`as_the_guard`].
+
+use super::*;
+
+const AS_THE_GUARD: &[&str] =
+    &["--exact", "execute::guard::tests::as_the_guard", "--ignored", "--nocapture"];
+
+#[test]
+#[ignore = "the process that other tests start"]
+fn as_the_guard() {
+    serve().unwrap();
+}
+
+#[test]
+fn who_knows_something_is_told_the_difference() {
+    let terms = Terms { grace: Duration::from_secs(1), keep: false };
+    let known = |runs: &[RunId], lease: Option<u64>| Known {
+        runs: runs.iter().map(|&run| (run, terms)).collect(),
+        lease: lease.map(Duration::from_secs),
+        changes: 0,
+    };
+    let (a, b) = (RunId::FIRST, RunId::LAST);
+    let mut knows = Known::default();
+    let mut told = |new: &Known| knows.catch_up(new);
+    assert_eq!(told(&known(&[], None)), "");
+    assert_eq!(told(&known(&[a], Some(9))), format!("lease 9000\nrun {a} 1000 kill\n"));
+    assert_eq!(told(&known(&[a], Some(9))), "");
+    assert_eq!(told(&known(&[b], Some(9))), format!("end {a}\nrun {b} 1000 kill\n"));
+}
+
+/// The guards that this process has started.
+fn guards() -> Vec<i32> {
+    let parent = std::process::id();
+    let children = format!("/proc/{parent}/task");
+    let tasks = std::fs::read_dir(children).unwrap().flatten();
+    let children =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<i32> = children
+        .flat_map(|line| {
+            line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
+        .collect();
+    let is_guard = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "carillon-guard\n")
+    };
+    pids.into_iter().filter(is_guard).collect()
+}
+
+async fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            match ask() {
+                Some(answer) => return answer,
+                None => sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), asking).await.unwrap()
+}
+
+// One test, because it looks for the guards of this process.
+#[tokio::test]
+async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
+    let guard = Guard::start_as(AS_THE_GUARD);
+    let run = RunId::new(chrono::Utc::now());
+    guard.watch(run, Duration::from_millis(100), false).await;
+    assert!(*guard.told.borrow() > 0, "told before the run starts");
+    let mut process = std::process::Command::new("/bin/sleep")
+        .arg("600")
+        .env("CARILLON_RUN", run.to_string())
+        .spawn()
+        .unwrap();
+
+    let first = until(|| guards().pop()).await;
+    let kill = nix::sys::signal::Signal::SIGKILL;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), kill).unwrap();
+    until(|| guards().into_iter().find(|&pid| pid != first)).await;
+    let other = RunId::new(chrono::Utc::now());
+    guard.watch(other, Duration::ZERO, false).await;
+    guard.ended(other);
+    assert_eq!(process.try_wait().unwrap(), None, "no guard ended it by going");
+
+    drop(guard);
+    let status = until(|| process.try_wait().unwrap()).await;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+    until(|| guards().is_empty().then_some(())).await;
+}
