@@ -26,6 +26,7 @@ use crate::claim::Proposal;
 use crate::clock::{self, Alarm, Rang, since_boot};
 use crate::courier::Courier;
 use crate::decider::{Act, Decider, Me};
+use crate::execute::guard::Guard;
 use crate::execute::{Executor, Order};
 use crate::fault::Fault;
 use crate::lease::{Keeper, Standing};
@@ -106,19 +107,20 @@ pub(crate) async fn run(
     let (registration, registered) = watch::channel(first_registration(&options));
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
+    let guard = Guard::start();
     let keeper = Keeper {
         etcd: etcd.clone(),
         claims: claims.clone(),
         id: options.id.clone(),
         registration: registered,
         standing,
-        leave: leaving,
+        guard: guard.clone(),
     };
-    let keeper = tokio::spawn(keeper.keep());
+    let keeper = tokio::spawn(keeper.keep(leaving));
     let supervisor = Supervisor {
         courier: courier.clone(),
         records,
-        executor: Executor::default(),
+        executor: Executor::new(guard),
         reports: reports.clone(),
         standing: stands.clone(),
         worker: options.id.clone(),

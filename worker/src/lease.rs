@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use carillon_core::claims::{Answer, Claims};
-use carillon_core::etcd::{Etcd, EtcdError};
+use carillon_core::etcd::{Etcd, EtcdError, Renewals};
 use carillon_core::fleet::Registration;
 use carillon_core::id::WorkerId;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::clock::{self, since_boot};
+use crate::execute::guard::Guard;
 
 /// Seconds after which a worker that does not renew is dead.
 pub(crate) const TTL_SECS: i64 = 10;
@@ -51,18 +53,19 @@ pub(crate) struct Keeper {
     /// The registration as it should stand; a change is written at once.
     pub registration: watch::Receiver<Registration>,
     pub standing: watch::Sender<Standing>,
-    /// Ends the keeping and takes the registration away.
-    pub leave: mpsc::Receiver<()>,
+    /// Told until when the lease is certain.
+    pub guard: Guard,
 }
 
 impl Keeper {
-    /// Registers, renews, and registers again after a loss, until told to leave.
-    pub async fn keep(mut self) {
+    /// Registers, renews, and registers again after a loss, until told to leave; then takes the
+    /// registration away.
+    pub async fn keep(mut self, mut leave: mpsc::Receiver<()>) {
         let mut told_of = String::new();
         loop {
             let lost = tokio::select! {
-                lost = Self::hold(&self.etcd, &self.claims, &self.id, &mut self.registration, &self.standing) => lost,
-                _ = self.leave.recv() => {
+                lost = self.hold() => lost,
+                _ = leave.recv() => {
                     let lease = self.standing.borrow().lease;
                     if lease != 0 && let Err(e) = self.etcd.revoke(lease).await {
                         warn!("the registration stays until its lease ends: {e}");
@@ -83,49 +86,43 @@ impl Keeper {
     }
 
     /// Registers once and holds on to it; returns why it ended.
-    async fn hold(
-        etcd: &Etcd,
-        claims: &Claims,
-        id: &WorkerId,
-        registration: &mut watch::Receiver<Registration>,
-        standing: &watch::Sender<Standing>,
-    ) -> Loss {
+    async fn hold(&mut self) -> Loss {
         let sent = since_boot();
-        let lease = match etcd.grant(TTL_SECS).await {
+        let lease = match self.etcd.grant(TTL_SECS).await {
             Ok(lease) => lease,
             Err(e) => return Loss::Etcd(e),
         };
-        let draining = registration.borrow_and_update().draining;
-        match Self::write(claims, id, lease, registration).await {
+        let draining = self.registration.borrow_and_update().draining;
+        match self.write(lease).await {
             Ok(Answer::Done(_)) => {}
             Ok(Answer::Refused(_)) => {
                 // Not worth reporting: an unused lease ends by itself.
-                etcd.revoke(lease).await.ok();
+                self.etcd.revoke(lease).await.ok();
                 return Loss::NameTaken;
             }
             Err(e) => return Loss::Etcd(e),
         }
-        standing.send_replace(Standing { lease, confirmed: sent, draining });
-        info!("registered as {id} under lease {lease:x}");
+        self.guard.lease_until(sent + TTL);
+        self.standing.send_replace(Standing { lease, confirmed: sent, draining });
+        info!("registered as {} under lease {lease:x}", self.id);
         let mut renewals = None;
         loop {
             // A change of the registration is written at once; renewing early does no harm.
-            tokio::time::timeout(TTL / 3, registration.changed()).await.ok();
-            let draining = registration.borrow_and_update().draining;
-            let left = standing.borrow().left();
-            let renewed = Self::renewed(etcd, &mut renewals, lease);
-            match tokio::time::timeout(left, renewed).await {
+            timeout(TTL / 3, self.registration.changed()).await.ok();
+            let draining = self.registration.borrow_and_update().draining;
+            let left = self.standing.borrow().left();
+            match timeout(left, Self::renewed(&self.etcd, &mut renewals, lease)).await {
                 Ok(Ok(confirmed)) => {
-                    standing.send_modify(|standing| standing.confirmed = confirmed);
+                    self.guard.lease_until(confirmed + TTL);
+                    self.standing.send_modify(|standing| standing.confirmed = confirmed);
                 }
                 Ok(Err(loss)) => return loss,
                 Err(_) => return Loss::Silence,
             }
             // It must not hold up the next renewal.
-            match tokio::time::timeout(TTL / 4, Self::write(claims, id, lease, registration)).await
-            {
+            match timeout(TTL / 4, self.write(lease)).await {
                 Ok(Ok(Answer::Done(_))) => {
-                    standing.send_if_modified(|standing| {
+                    self.standing.send_if_modified(|standing| {
                         std::mem::replace(&mut standing.draining, draining) != draining
                     });
                 }
@@ -139,7 +136,7 @@ impl Keeper {
     /// Renews, again and again until it is answered; returns when the answered one was sent.
     async fn renewed(
         etcd: &Etcd,
-        renewals: &mut Option<carillon_core::etcd::Renewals>,
+        renewals: &mut Option<Renewals>,
         lease: i64,
     ) -> Result<Duration, Loss> {
         loop {
@@ -158,7 +155,7 @@ impl Keeper {
 
     async fn renew(
         etcd: &Etcd,
-        renewals: &mut Option<carillon_core::etcd::Renewals>,
+        renewals: &mut Option<Renewals>,
         lease: i64,
     ) -> Result<bool, EtcdError> {
         let stream = match renewals {
@@ -168,14 +165,9 @@ impl Keeper {
         stream.renew(TTL / 4).await
     }
 
-    async fn write(
-        claims: &Claims,
-        id: &WorkerId,
-        lease: i64,
-        registration: &watch::Receiver<Registration>,
-    ) -> Result<Answer, EtcdError> {
-        let now = Registration { clock: clock::now(), ..registration.borrow().clone() };
-        claims.register(id, lease, &now).await
+    async fn write(&self, lease: i64) -> Result<Answer, EtcdError> {
+        let now = Registration { clock: clock::now(), ..self.registration.borrow().clone() };
+        self.claims.register(&self.id, lease, &now).await
     }
 }
 

@@ -178,7 +178,6 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// One whose runs are ended by `guard` when the worker cannot.
-    #[expect(dead_code, reason = "until the daemon has a guard")]
     pub(crate) fn new(guard: Guard) -> Self {
         Self { census: Census::default(), guard: Some(guard) }
     }

@@ -62,7 +62,6 @@ struct Known {
 
 impl Guard {
     /// Starts the guard, and starts it again whenever it ends. Needs a runtime.
-    #[expect(dead_code, reason = "until the daemon has a guard")]
     pub(crate) fn start() -> Self {
         Self::start_as(&["guard"])
     }
@@ -98,7 +97,6 @@ impl Guard {
     /// acknowledged renewal was sent at, and the lease's time to live. When this passes, the guard
     /// ends the runs that were not to be kept; a later deadline does not save them. To be called
     /// before anything acts on a new lease. Until the first call there is no deadline. Never waits.
-    #[expect(dead_code, reason = "until the daemon has a guard")]
     pub(crate) fn lease_until(&self, since_boot: Duration) {
         self.change(|known| known.lease = Some(since_boot));
     }
