@@ -43,11 +43,13 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// How many members etcd has: 1 or 3.
     pub etcd_nodes: usize,
+    /// Further arguments for every member, such as `--quota-backend-bytes=16777216`.
+    pub etcd_arguments: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { folder: None, etcd_nodes: 1 }
+        Self { folder: None, etcd_nodes: 1, etcd_arguments: Vec::new() }
     }
 }
 
@@ -135,7 +137,7 @@ impl Stack {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         Ok(Self {
-            etcd: etcd_servers(&folder, options.etcd_nodes)?,
+            etcd: etcd_servers(&folder, options)?,
             mongo: mongo_server(&folder)?,
             folder,
             _temporary: temporary,
@@ -186,10 +188,12 @@ impl Stack {
     /// Etcd's address, of all its members separated by commas: what `--etcd` takes.
     #[must_use]
     pub fn etcd_url(&self) -> String {
-        self.etcd_urls().join(",")
+        self.etcd_member_urls().join(",")
     }
 
-    fn etcd_urls(&self) -> Vec<String> {
+    /// The address of each of etcd's members, running or not.
+    #[must_use]
+    pub fn etcd_member_urls(&self) -> Vec<String> {
         self.etcd.iter().map(|server| format!("http://127.0.0.1:{}", server.port)).collect()
     }
 
@@ -220,7 +224,7 @@ impl Stack {
     /// When etcd does not answer.
     pub async fn etcd(&self) -> Result<EtcdClient> {
         let options = ConnectOptions::new().with_connect_timeout(ANSWER_LIMIT);
-        EtcdClient::connect(self.etcd_urls(), Some(options))
+        EtcdClient::connect(self.etcd_member_urls(), Some(options))
             .await
             .with_context(|| format!("cannot connect to etcd at {}", self.etcd_url()))
     }
@@ -267,13 +271,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts all of etcd again, on the same ports and data.
+    /// Starts all of etcd again, on the same ports and data; members that run go on.
     ///
     /// # Errors
     ///
     /// When it does not answer in time.
     pub async fn start_etcd(&mut self) -> Result<()> {
-        for server in &mut self.etcd {
+        for server in self.etcd.iter_mut().filter(|server| server.process.is_none()) {
             server.spawn()?;
         }
         for server in &mut self.etcd {
@@ -298,6 +302,79 @@ impl Stack {
     /// When it is not running.
     pub fn resume_etcd(&self) -> Result<()> {
         self.etcd.iter().try_for_each(|server| server.running()?.resume())
+    }
+
+    /// How many members etcd has, running or not.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.etcd.len()
+    }
+
+    /// Kills one member of etcd with SIGKILL; members count from 0.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn kill_etcd_member(&mut self, member: usize) -> Result<()> {
+        let server = self.etcd.get_mut(member).with_context(|| no_member(member))?;
+        let mut process =
+            server.process.take().with_context(|| format!("{} is not running", server.name))?;
+        process.kill().map(drop)
+    }
+
+    /// Starts a member again, on the same ports and data, and waits until it is of use: a majority
+    /// of the members must run.
+    ///
+    /// # Errors
+    ///
+    /// When it is running, or does not answer in time.
+    pub async fn start_etcd_member(&mut self, member: usize) -> Result<()> {
+        let server = self.etcd.get_mut(member).with_context(|| no_member(member))?;
+        server.spawn()?;
+        server.answers().await
+    }
+
+    /// Freezes one member: its connections stay open, it answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn pause_etcd_member(&self, member: usize) -> Result<()> {
+        self.etcd.get(member).with_context(|| no_member(member))?.running()?.pause()
+    }
+
+    /// Ends a [`pause_etcd_member`](Self::pause_etcd_member).
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn resume_etcd_member(&self, member: usize) -> Result<()> {
+        self.etcd.get(member).with_context(|| no_member(member))?.running()?.resume()
+    }
+
+    /// Which member leads, by its own word; waits while none does.
+    ///
+    /// # Errors
+    ///
+    /// When no member that answers says that it leads.
+    pub async fn etcd_leader(&self) -> Result<usize> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            for (member, url) in self.etcd_member_urls().into_iter().enumerate() {
+                if let Ok(Ok(true)) = timeout(ANSWER_LIMIT, self.leads(&url)).await {
+                    return Ok(member);
+                }
+            }
+            ensure!(Instant::now() < deadline, "no member of etcd leads after {START_LIMIT:?}");
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    async fn leads(&self, url: &str) -> Result<bool> {
+        let mut client = EtcdClient::connect([url], None).await?;
+        let status = client.status().await?;
+        let own = status.header().context("etcd answered without a header")?.member_id();
+        Ok(status.leader() == own)
     }
 
     /// Stops the MongoDB-protocol server. `mongod` gets SIGTERM; SecantusDB, which would wait
@@ -408,7 +485,12 @@ impl Server {
     }
 }
 
-fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
+fn no_member(member: usize) -> String {
+    format!("etcd has no member {member}")
+}
+
+fn etcd_servers(folder: &Path, options: &Options) -> Result<Vec<Server>> {
+    let count = options.etcd_nodes;
     let program = programs::stack("etcd")?;
     let mut members = Vec::new();
     for number in 1..=count {
@@ -436,6 +518,7 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
             ]
             .into_iter()
             .map(|(option, value)| format!("--{option}={value}"))
+            .chain(options.etcd_arguments.iter().cloned())
             .collect();
             Server {
                 kind: Kind::Etcd,

@@ -16,4 +16,5 @@ mod fairness;
 mod firing;
 mod killing;
 mod outages;
+mod secured;
 mod support;
