@@ -208,10 +208,10 @@ fn tls_options(tls: &Tls) -> TlsOptions {
     options
 }
 
-struct Listed {
+pub(crate) struct Listed {
     revision: i64,
     cluster: u64,
-    items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
 impl Etcd {
@@ -277,7 +277,10 @@ impl Etcd {
             }
             Failure::Said(said) => said,
         };
-        let detail = words(said);
+        let mut detail = words(said);
+        if ["invalid peer certificate", "received fatal alert"].iter().any(|t| detail.contains(t)) {
+            detail.push_str(" (check the CA, the certificate and the key for etcd)");
+        }
         match said {
             etcd_client::Error::GRpcStatus(status) => {
                 let says = |text| status.message().contains(text);
@@ -435,7 +438,7 @@ impl Etcd {
     /// Counts a call that is sent again.
     fn count(&self, reason: &str) {
         let count = self.shared.retries.fetch_add(1, Ordering::Relaxed) + 1;
-        debug!("trying again, for the {count}. time since the start: {reason}");
+        debug!("trying again ({count} retries so far): {reason}");
     }
 
     /// Tries again, on another endpoint where there is one, while nobody answers.
@@ -537,7 +540,7 @@ impl Etcd {
     }
 
     /// Lists every key under `prefix` in pages of one revision.
-    async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
         for _ in 1..LIST_TRIES {
             match self.list_once(prefix).await {
                 Err(e) if e.is_compacted() => self.count(&e.to_string()),
@@ -886,6 +889,36 @@ fn noise() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_failed_endpoint_is_left_for_one_that_has_not_failed() {
+        let urls = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned);
+        let etcd = Etcd::connect(&urls, Keys::new("/t").unwrap()).await.unwrap();
+        let place = || etcd.current().unwrap().0;
+        etcd.shared.current.store(0, Ordering::Relaxed);
+        etcd.leave(0, "gone");
+        assert_eq!(place(), 1);
+        // Calls that were under way to the same endpoint do not move it further.
+        etcd.leave(0, "gone");
+        assert_eq!(place(), 1);
+        etcd.leave(1, "gone");
+        assert_eq!(place(), 2);
+        etcd.shared.endpoints[1].down.store(false, Ordering::Relaxed);
+        etcd.leave(2, "gone");
+        assert_eq!(place(), 1, "the first is still thought dead");
+        etcd.leave(1, "gone");
+        assert_eq!(place(), 2, "all are: each gets its turn");
+        assert_eq!(etcd.retries(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_endpoint_is_never_left_and_none_is_an_error() {
+        let keys = Keys::new("/t").unwrap();
+        let etcd = Etcd::connect(&["http://a:1".to_owned()], keys.clone()).await.unwrap();
+        etcd.leave(0, "gone");
+        assert_eq!(etcd.current().unwrap().0, 0);
+        assert!(matches!(Etcd::connect(&[], keys).await, Err(EtcdError::Refused { .. })));
+    }
 
     #[test]
     fn the_range_of_a_prefix_ends_after_its_last_key() {

@@ -420,7 +420,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_etcd(&self) -> Result<()> {
-        self.etcd.iter().try_for_each(|server| server.running()?.pause())
+        self.etcd.iter().try_for_each(Server::pause)
     }
 
     /// Ends a [`pause_etcd`](Self::pause_etcd).
@@ -468,7 +468,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_etcd_member(&self, member: usize) -> Result<()> {
-        self.etcd.get(member).with_context(|| no_member(member))?.running()?.pause()
+        self.etcd.get(member).with_context(|| no_member(member))?.pause()
     }
 
     /// Ends a [`pause_etcd_member`](Self::pause_etcd_member).
@@ -532,7 +532,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_mongo(&self) -> Result<()> {
-        self.mongo.running()?.pause()
+        self.mongo.pause()
     }
 
     /// Ends a [`pause_mongo`](Self::pause_mongo).
@@ -565,6 +565,19 @@ impl Server {
 
     fn running(&self) -> Result<&Process> {
         self.process.as_ref().with_context(|| format!("{} is not running", self.name))
+    }
+
+    /// Freezes it, and waits until the last of its threads has stopped: one that runs on another
+    /// processor may answer a little longer.
+    fn pause(&self) -> Result<()> {
+        let process = self.running()?;
+        process.pause()?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while !all_stopped(process.pid()) {
+            ensure!(Instant::now() < deadline, "{} does not freeze", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     async fn stop(&mut self) -> Result<()> {
@@ -612,6 +625,15 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether every thread of a process is stopped, by proc(5).
+fn all_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("status"))
+            .is_ok_and(|status| status.contains("\nState:\tT"))
+    })
 }
 
 fn no_member(member: usize) -> String {

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use carillon_core::etcd::Etcd;
 use carillon_core::records::Records;
+use carillon_core::replica::Feed;
 use carillon_core::run::Outcome;
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
-use system_tests::certificates::secret_file;
+use system_tests::certificates::{Certificates, secret_file};
 use system_tests::fleet::{self, Fleet};
 use system_tests::stack::{Options, Stack};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{carillon, eventually, put, record};
+use crate::support::{PATIENCE, carillon, eventually, put, record};
 
 const TICK: &str = r#"{"name":"tick","command":"echo tick","cronExpr":"* * * * * *"}"#;
 /// Two endpoints that do not answer in time, and one that has to elect a leader first.
@@ -103,13 +104,14 @@ async fn reads_and_writes_go_on_while_any_one_member_is_frozen() {
     let stack = cluster().await;
     let etcd = stack.connect(&stack.fresh_prefix()).await.unwrap();
     steps(&etcd, 1).await;
-    let lease = etcd.grant(60).await.unwrap();
-    let mut renewals = etcd.renewals(lease).await.unwrap();
+    let claims = stack.connect(etcd.keys().fleet()).await.unwrap();
+    let lease = claims.grant(60).await.unwrap();
+    let mut renewals = claims.renewals(lease).await.unwrap();
     for member in 0..stack.members() {
         stack.pause_etcd_member(member).unwrap();
         // A claim is sent once: lost in time, and the next one goes elsewhere.
         let begun = Instant::now();
-        let first = etcd.txn_once(step(&etcd, 0)).await;
+        let first = claims.txn_once(step(&claims, 0)).await;
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(4), "a claim took {took:?}");
         let longest = steps(&etcd, 20).await;
@@ -118,13 +120,14 @@ async fn reads_and_writes_go_on_while_any_one_member_is_frozen() {
             if first.is_ok() { "was answered" } else { "was lost" }
         );
         assert!(longest < MEMBER_LIMIT, "a step took {longest:?}");
+        claims.txn_once(step(&claims, 0)).await.unwrap();
         let longest = steps(&etcd, 20).await;
         assert!(longest < Duration::from_secs(2), "the frozen member is asked again: {longest:?}");
         // So does the renewing of a lease, once its stream is opened again.
         let begun = Instant::now();
         let mut renewed = renewals.renew(Duration::from_millis(2500)).await;
         while renewed.is_err() && begun.elapsed() < MEMBER_LIMIT {
-            if let Ok(opened) = etcd.renewals(lease).await {
+            if let Ok(opened) = claims.renewals(lease).await {
                 renewals = opened;
             }
             renewed = renewals.renew(Duration::from_millis(2500)).await;
@@ -177,7 +180,10 @@ async fn a_job_runs_to_its_record_on_an_etcd_with_tls_and_users() {
     record(&records, "safe", |r| r.outcome == Outcome::Succeeded).await;
     assert!(!error.contains("can read"), "the password file is not open: {error}");
 
-    // The same from the configuration file, and without a certificate, which etcd refuses.
+    // The same from the configuration file; etcd refuses clients without a certificate, and
+    // clients an etcd that another authority speaks for.
+    let other = stack.folder().join("other");
+    std::fs::create_dir(&other).unwrap();
     let config = stack.folder().join("config.toml");
     let access = stack.access();
     let path = |path: Option<std::path::PathBuf>| path.unwrap().display().to_string();
@@ -185,9 +191,10 @@ async fn a_job_runs_to_its_record_on_an_etcd_with_tls_and_users() {
     let password = path(access.etcd_password_file);
     let user = format!("etcd_user = 'worker'\netcd_password_file = '{password}'\n");
     let open = format!("{user}etcd_ca = '{ca}'\n");
-    for (text, works) in
-        [(format!("{open}etcd_cert = '{cert}'\netcd_key = '{key}'\n"), true), (open, false)]
-    {
+    let other = Certificates::make(&other).unwrap().authority.display().to_string();
+    let own = format!("etcd_cert = '{cert}'\netcd_key = '{key}'\n");
+    let wrong = format!("{user}etcd_ca = '{other}'\n{own}");
+    for (text, works) in [(format!("{open}{own}"), true), (open, false), (wrong, false)] {
         std::fs::write(&config, text).unwrap();
         let output = carillon(&stack, fleet.prefix())
             .args(["--config", &config.display().to_string(), "jobs"])
@@ -195,7 +202,7 @@ async fn a_job_runs_to_its_record_on_an_etcd_with_tls_and_users() {
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.success(), works, "{error}");
-        println!("{error}");
+        assert!(works || error.contains("check the CA, the certificate and the key"), "{error}");
     }
 }
 
@@ -257,7 +264,9 @@ async fn a_worker_fires_on_after_etcd_has_forgotten_its_token() {
     assert!(etcd.retries() > before, "the token lives");
     etcd.txn_once(step(&etcd, 0)).await.unwrap();
 
-    // A server that is started again knows none.
+    // A server that is started again knows none, and a watch opens with one all the same.
+    let mut feed = etcd.feed();
+    let lease = etcd.grant(60).await.unwrap();
     put(&stack, fleet.prefix(), "tick", TICK);
     record(&records, "tick", |r| r.outcome == Outcome::Succeeded).await;
     stack.stop_etcd().await.unwrap();
@@ -267,9 +276,19 @@ async fn a_worker_fires_on_after_etcd_has_forgotten_its_token() {
     put(&stack, fleet.prefix(), "later", &TICK.replace("tick", "later"));
     record(&records, "later", |r| r.outcome == Outcome::Succeeded).await;
 
-    // A watch goes on whose token is forgotten: it is asked for only when it is opened.
-    let mut feed = etcd.feed();
-    feed.recv().await.unwrap();
+    let later = format!("{}/jobs/later", fleet.prefix()).into_bytes();
+    loop {
+        let fed = timeout(PATIENCE, feed.recv()).await.unwrap().unwrap();
+        let items = match fed {
+            Feed::Snapshot { items, .. } | Feed::Changes { items, .. } => items,
+            Feed::Lost { .. } => continue,
+        };
+        if items.iter().any(|item| item.key == later) {
+            break;
+        }
+    }
+    let mut renewals = etcd.renewals(lease).await.unwrap();
+    assert!(renewals.renew(PATIENCE).await.unwrap(), "the lease ended");
     // Users that change make every token one of yesterday.
     stack.admit("/elsewhere").await.unwrap();
     etcd.ping().await.unwrap();
@@ -311,15 +330,12 @@ async fn an_etcd_without_space_says_what_to_do() {
     let stack = Stack::start_with(&options).await.unwrap();
     let etcd = stack.connect(&stack.fresh_prefix()).await.unwrap();
     let large = "x".repeat(1_000_000);
-    let mut refused = None;
-    for number in 0..10 {
-        let put = TxnOp::put(format!("/large/{number}"), large.as_str(), None);
-        if let Err(e) = etcd.txn(Txn::new().and_then([put])).await {
-            refused = Some(e);
-            break;
-        }
-    }
-    let refused = refused.unwrap();
+    let refused = eventually("etcd to be full", || async {
+        // Each of them stays in the history.
+        let put = TxnOp::put("/large", large.as_str(), None);
+        etcd.txn(Txn::new().and_then([put])).await.err()
+    })
+    .await;
     assert!(!refused.is_ambiguous());
     assert!(refused.to_string().contains("etcdctl alarm disarm"), "{refused}");
 }
