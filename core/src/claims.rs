@@ -1,101 +1,27 @@
-//! The transactions: the only writes by which slots are decided and runs begin and end.
-//!
-//! Each carries its whole predicate set as compares of revisions, so that sending one again after
-//! a lost answer cannot do anything twice. What they decide is computed in [`crate::decide`].
+//! The one way to etcd for the transactions of [`crate::steps`]: alone or in batches, and what
+//! etcd's answers mean. They are the only writes by which slots are decided and runs begin and end.
 
-use chrono::{DateTime, Utc};
 use etcd_client::{
     Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
-use serde::Serialize;
+use std::collections::HashMap;
 
-use crate::decide::{Cursor, Gap};
 use crate::etcd::{Etcd, EtcdError};
-use crate::fleet::Registration;
+use crate::fleet::{FleetSettings, Registration};
 use crate::id::{JobName, RunId, WorkerId};
-use crate::job::{Checked, Concurrency, JobEntry};
 use crate::keys::{Key, Keys};
-use crate::replica::Versioned;
-use crate::run::{KillRequest, LiveRun, Outcome, RunRecord, Running, TriggerRequest};
+use crate::run::{KillRequest, TriggerRequest};
+pub use crate::steps::{Answer, Refusal, Step};
+use crate::steps::{Predicate, Test, Write};
 
-/// What a decision rests on: all of it is compared in the transaction.
-#[derive(Debug, Clone)]
-pub struct Grounds {
-    /// The job.
-    pub job: JobName,
-    /// Revision of the job that the step was computed with.
-    pub job_revision: i64,
-    /// Revision of the cursor; 0 where there is none.
-    pub cursor_revision: i64,
-    /// Revision of the settings; 0 where there are none.
-    pub settings_revision: i64,
-    /// The deciding worker.
-    pub worker: WorkerId,
-    /// Its lease.
-    pub lease: i64,
-}
-
-/// How a claim treats runs that are live already.
-#[derive(Debug, Clone)]
-pub enum Overlap {
-    /// There must be none.
-    Forbid,
-    /// They do not matter.
-    Allow,
-    /// They are killed by the same transaction, and none newer than `applied` may exist.
-    Replace {
-        /// The revision up to which the worker knows the state.
-        applied: i64,
-        /// The runs to kill.
-        victims: Vec<RunId>,
-    },
-}
-
-/// A definite answer to a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// It was carried out, at this revision.
-    Done(i64),
-    /// Nothing was done, because a predicate did not hold.
-    Refused(Refusal),
-}
-
-/// Which predicate refused a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Somebody moved the cursor: the slot is decided.
-    CursorMoved,
-    /// The job was edited, paused or deleted.
-    JobChanged,
-    /// The fleet's settings changed.
-    SettingsChanged,
-    /// This worker's registration or lease is gone.
-    NotRegistered,
-    /// A run is live, or is no longer.
-    RunsChanged,
-    /// The trigger was taken or withdrawn.
-    TriggerGone,
-    /// The run's key is gone or belongs to somebody else.
-    NotTheRun,
-}
+/// How many steps travel in one transaction at most: etcd takes 128 operations in all on each path
+/// of nesting, and a step has fewer than the other half.
+pub const BATCH: usize = 60;
 
 /// The transactions of one fleet.
 #[derive(Clone)]
 pub struct Claims {
     etcd: Etcd,
-}
-
-fn same_mod(key: String, revision: i64) -> Compare {
-    Compare::mod_revision(key, CompareOp::Equal, revision)
-}
-
-fn put(key: String, value: &impl Serialize) -> TxnOp {
-    // Structs of strings, numbers and maps with string keys always serialize.
-    TxnOp::put(key, serde_json::to_vec(value).unwrap_or_default(), None)
-}
-
-fn delete(key: String) -> TxnOp {
-    TxnOp::delete(key, None)
 }
 
 impl Claims {
@@ -104,277 +30,62 @@ impl Claims {
         Self { etcd }
     }
 
-    fn keys(&self) -> &Keys {
+    /// The key layout of this fleet.
+    pub fn keys(&self) -> &Keys {
         self.etcd.keys()
     }
 
-    fn grounds(&self, g: &Grounds, with_cursor: bool) -> Vec<Compare> {
-        let keys = self.keys();
-        let mut compares = vec![
-            same_mod(keys.job(&g.job), g.job_revision),
-            same_mod(keys.settings(), g.settings_revision),
-            Compare::lease(keys.worker(&g.worker), CompareOp::Equal, g.lease),
-        ];
-        if with_cursor {
-            compares.push(same_mod(keys.cursor(&g.job), g.cursor_revision));
-        }
-        compares
-    }
-
-    fn overlap(
-        &self,
-        job: &JobName,
-        overlap: &Overlap,
-        now: DateTime<Utc>,
-    ) -> (Vec<Compare>, Vec<TxnOp>) {
-        let created_before = |revision| {
-            Compare::create_revision(self.keys().running_of(job), CompareOp::Less, revision)
-                .with_prefix()
-        };
-        match overlap {
-            Overlap::Allow => (Vec::new(), Vec::new()),
-            // No key at all reads as created at revision 0.
-            Overlap::Forbid => (vec![created_before(1)], Vec::new()),
-            Overlap::Replace { applied, victims } => {
-                let kill = KillRequest {
-                    grace_secs: None,
-                    by: "the next run (concurrency replace)".to_owned(),
-                    at: now,
-                };
-                // A victim that has ended meanwhile must not leave a kill key behind.
-                let live = |run: &RunId| {
-                    let key = self.keys().running(job, *run);
-                    Compare::create_revision(key, CompareOp::Greater, 0)
-                };
-                let compares = victims.iter().map(live).chain([created_before(applied + 1)]);
-                let kills =
-                    victims.iter().map(|run| put(self.keys().kill_run(job, *run), &kill)).collect();
-                (compares.collect(), kills)
+    /// Sends steps once, in one transaction in which each is carried out or refused by itself. They
+    /// must be about different jobs. The answers are in the order of the steps.
+    ///
+    /// What etcd refuses as a whole, such as a batch that is too large, is cut in two until the one
+    /// step is found that it refuses.
+    ///
+    /// # Errors
+    /// For each step. An ambiguous error means that it may have been carried out; the watch will
+    /// tell.
+    pub async fn send(&self, steps: &[Step]) -> Vec<Result<Answer, EtcdError>> {
+        let mut answers = Vec::with_capacity(steps.len());
+        let mut parts = vec![steps];
+        while let Some(part) = parts.pop() {
+            let txn = match part {
+                [] => continue,
+                [step] => transaction(step),
+                many => {
+                    let inner: Vec<TxnOp> =
+                        many.iter().map(|step| TxnOp::txn(transaction(step))).collect();
+                    Txn::new().and_then(inner)
+                }
+            };
+            match self.etcd.txn_once(txn).await {
+                Ok(answer) => answers.extend(read(part, &answer).into_iter().map(Ok)),
+                Err(e) if part.len() > 1 && !e.is_ambiguous() => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                Err(e) => answers.extend(part.iter().map(|_| Err(e.clone()))),
             }
         }
+        answers
     }
 
-    /// Sends one step; a refusal is explained by what the same transaction read.
-    async fn step(
-        &self,
-        g: &Grounds,
-        compares: Vec<Compare>,
-        then: Vec<TxnOp>,
-        trigger: Option<(RunId, i64)>,
-    ) -> Result<Answer, EtcdError> {
-        let keys = self.keys();
-        let bare = || Some(GetOptions::new().with_keys_only());
-        let mut reads = vec![
-            TxnOp::get(keys.job(&g.job), bare()),
-            TxnOp::get(keys.settings(), bare()),
-            TxnOp::get(keys.worker(&g.worker), bare()),
-            TxnOp::get(keys.cursor(&g.job), bare()),
-        ];
-        if let Some((id, _)) = trigger {
-            reads.push(TxnOp::get(keys.trigger(&g.job, id), bare()));
-        }
-        let txn = Txn::new().when(compares).and_then(then).or_else(reads);
-        let answer = self.etcd.txn_once(txn).await?;
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        if answer.succeeded() {
-            return Ok(Answer::Done(revision));
-        }
-        let mut found = (0, 0, 0, 0, 0);
-        for response in answer.op_responses() {
-            let TxnOpResponse::Get(got) = response else {
-                continue;
-            };
-            let Some(kv) = got.kvs().first() else {
-                continue;
-            };
-            match keys.parse(kv.key()) {
-                Key::Job(_) => found.0 = kv.mod_revision(),
-                Key::Settings => found.1 = kv.mod_revision(),
-                Key::Worker(_) => found.2 = kv.lease(),
-                Key::Cursor(_) => found.3 = kv.mod_revision(),
-                Key::Trigger(..) => found.4 = kv.mod_revision(),
-                _ => {}
-            }
-        }
-        Ok(Answer::Refused(if trigger.is_some_and(|(_, rev)| rev != found.4) {
-            Refusal::TriggerGone
-        } else if trigger.is_none() && found.3 != g.cursor_revision {
-            Refusal::CursorMoved
-        } else if found.0 != g.job_revision {
-            Refusal::JobChanged
-        } else if found.2 != g.lease {
-            Refusal::NotRegistered
-        } else if found.1 != g.settings_revision {
-            Refusal::SettingsChanged
-        } else {
-            Refusal::RunsChanged
-        }))
-    }
-
-    /// Claims a slot: moves the cursor over it and makes the run's key.
+    /// Sends one step once.
     ///
     /// # Errors
-    /// An ambiguous error means that the claim may have been carried out; the watch will tell.
-    pub async fn claim_slot(
-        &self,
-        g: &Grounds,
-        cursor: &Cursor,
-        run: RunId,
-        running: &Running,
-        overlap: &Overlap,
-    ) -> Result<Answer, EtcdError> {
-        let (more, kills) = self.overlap(&g.job, overlap, running.since);
-        let mut compares = self.grounds(g, true);
-        compares.extend(more);
-        let mut then = vec![
-            put(self.keys().cursor(&g.job), cursor),
-            put(self.keys().running(&g.job, run), running),
-        ];
-        then.extend(kills);
-        self.step(g, compares, then, None).await
+    /// An ambiguous error means that it may have been carried out.
+    pub async fn send_one(&self, step: &Step) -> Result<Answer, EtcdError> {
+        let answer = self.etcd.txn_once(transaction(step)).await?;
+        Ok(explain(step, &answer, revision(&answer)))
     }
 
-    /// Claims a run that was asked for outside the schedule: takes its trigger and makes its key.
-    ///
-    /// # Errors
-    /// An ambiguous error means that the claim may have been carried out; the watch will tell.
-    pub async fn claim_trigger(
-        &self,
-        g: &Grounds,
-        trigger: (RunId, i64),
-        run: RunId,
-        running: &Running,
-        overlap: &Overlap,
-    ) -> Result<Answer, EtcdError> {
-        let (more, kills) = self.overlap(&g.job, overlap, running.since);
-        let key = self.keys().trigger(&g.job, trigger.0);
-        let mut compares = self.grounds(g, false);
-        compares.push(same_mod(key.clone(), trigger.1));
-        compares.extend(more);
-        let mut then = vec![delete(key), put(self.keys().running(&g.job, run), running)];
-        then.extend(kills);
-        self.step(g, compares, then, Some(trigger)).await
-    }
-
-    /// Settles a trigger that will not run.
+    /// Sends one step, again while nobody answers: a refusal may then mean that an earlier try was
+    /// carried out.
     ///
     /// # Errors
     /// When etcd does not answer or refuses.
-    pub async fn settle_trigger(
-        &self,
-        job: &JobName,
-        trigger: (RunId, i64),
-        record: &RunRecord,
-    ) -> Result<Answer, EtcdError> {
-        let key = self.keys().trigger(job, trigger.0);
-        let txn = Txn::new()
-            .when([same_mod(key.clone(), trigger.1)])
-            .and_then([delete(key), put(self.keys().done(job, record.id), record)]);
-        self.plain(txn, Refusal::TriggerGone).await
-    }
-
-    /// Moves the cursor over slots that do not run, or makes it follow a change of the job.
-    ///
-    /// `blocking` is the live run because of which a slot is skipped: it must still be live.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn pass(
-        &self,
-        g: &Grounds,
-        cursor: &Cursor,
-        record: Option<&RunRecord>,
-        blocking: Option<RunId>,
-    ) -> Result<Answer, EtcdError> {
-        let mut compares = self.grounds(g, true);
-        if let Some(run) = blocking {
-            let key = self.keys().running(&g.job, run);
-            compares.push(Compare::create_revision(key, CompareOp::Greater, 0));
-        }
-        let mut then = vec![put(self.keys().cursor(&g.job), cursor)];
-        then.extend(record.map(|r| put(self.keys().done(&g.job, r.id), r)));
-        self.step(g, compares, then, None).await
-    }
-
-    async fn plain(&self, txn: Txn, refusal: Refusal) -> Result<Answer, EtcdError> {
-        Ok(answered(&self.etcd.txn(txn).await?, refusal))
-    }
-
-    fn is_the_run(&self, job: &JobName, run: RunId, fence: i64) -> Compare {
-        Compare::create_revision(self.keys().running(job, run), CompareOp::Equal, fence)
-    }
-
-    /// Writes how far a live run has come.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn advance(&self, live: &LiveRun) -> Result<Answer, EtcdError> {
-        let txn = Txn::new()
-            .when([self.is_the_run(&live.job, live.run, live.fence)])
-            .and_then([put(self.keys().running(&live.job, live.run), &live.value)]);
-        self.plain(txn, Refusal::NotTheRun).await
-    }
-
-    /// Ends a run: its key becomes its `done/` record. Sent once: after an ambiguous error a refusal
-    /// may mean that the earlier try was carried out.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn end(&self, live: &LiveRun, record: &RunRecord) -> Result<Answer, EtcdError> {
-        let compares = vec![self.is_the_run(&live.job, live.run, live.fence)];
-        self.finish(live, record, compares).await
-    }
-
-    /// Settles the run of a worker that is dead: gone, or registered under another lease.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn settle_lost(
-        &self,
-        live: &LiveRun,
-        record: &RunRecord,
-    ) -> Result<Answer, EtcdError> {
-        let compares = vec![
-            self.is_the_run(&live.job, live.run, live.fence),
-            Compare::lease(
-                self.keys().worker(&live.value.worker),
-                CompareOp::NotEqual,
-                live.value.lease,
-            ),
-        ];
-        self.finish(live, record, compares).await
-    }
-
-    async fn finish(
-        &self,
-        live: &LiveRun,
-        record: &RunRecord,
-        compares: Vec<Compare>,
-    ) -> Result<Answer, EtcdError> {
-        let keys = self.keys();
-        let txn = Txn::new().when(compares).and_then([
-            delete(keys.running(&live.job, live.run)),
-            delete(keys.kill_run(&live.job, live.run)),
-            put(keys.done(&live.job, live.run), record),
-        ]);
-        // The caller asks again and must know that it did.
-        let answer = self.etcd.txn_once(txn).await?;
-        Ok(answered(&answer, Refusal::NotTheRun))
-    }
-
-    /// Deletes a decision that MongoDB has acknowledged.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn acknowledged(
-        &self,
-        job: &JobName,
-        done: &Versioned<RunRecord>,
-    ) -> Result<Answer, EtcdError> {
-        let key = self.keys().done(job, done.value.id);
-        let txn =
-            Txn::new().when([same_mod(key.clone(), done.mod_revision)]).and_then([delete(key)]);
-        self.plain(txn, Refusal::NotTheRun).await
+    pub async fn send_until_answered(&self, step: &Step) -> Result<Answer, EtcdError> {
+        let answer = self.etcd.txn(transaction(step)).await?;
+        Ok(explain(step, &answer, revision(&answer)))
     }
 
     /// Asks for a run outside the schedule. The trigger is made only if the job still exists in
@@ -388,12 +99,8 @@ impl Claims {
         id: RunId,
         request: &TriggerRequest,
     ) -> Result<Answer, EtcdError> {
-        let exists =
-            Compare::create_revision(self.keys().job(job), CompareOp::Equal, request.job_created);
-        let txn = Txn::new().when([exists]).and_then([put(self.keys().trigger(job, id), request)]);
         // Not again after a lost answer: by then a worker may have taken the trigger.
-        let answer = self.etcd.txn_once(txn).await?;
-        Ok(answered(&answer, Refusal::JobChanged))
+        self.send_one(&Step::request_run(self.keys(), job, id, request)).await
     }
 
     /// Asks for the end of one run, if it is live.
@@ -406,10 +113,14 @@ impl Claims {
         run: RunId,
         request: &KillRequest,
     ) -> Result<Answer, EtcdError> {
-        let key = self.keys().running(job, run);
-        let live = Compare::create_revision(key, CompareOp::Greater, 0);
-        let txn = Txn::new().when([live]).and_then([put(self.keys().kill_run(job, run), request)]);
-        self.plain(txn, Refusal::NotTheRun).await
+        let live = self.etcd.list(&self.keys().running_of(job, None)).await?.items;
+        let on = live.iter().find_map(|item| match self.keys().parse(&item.key) {
+            Key::Running(_, on, found) if found == run => Some(on),
+            _ => None,
+        });
+        let Some(on) = on else { return Ok(Answer::Refused(Refusal::NotTheRun)) };
+        let step = Step::request_kill(self.keys(), job, on.as_ref(), run, request);
+        self.send_until_answered(&step).await
     }
 
     /// Asks a worker to take nothing new, or withdraws that; returns the revision.
@@ -418,9 +129,30 @@ impl Claims {
     /// When etcd does not answer or refuses.
     pub async fn request_drain(&self, worker: &WorkerId, on: bool) -> Result<i64, EtcdError> {
         let key = self.keys().drain(worker);
-        let op = if on { TxnOp::put(key, "", None) } else { delete(key) };
+        let op = if on { TxnOp::put(key, "", None) } else { TxnOp::delete(key, None) };
         let answer = self.etcd.txn(Txn::new().and_then([op])).await?;
-        Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+        Ok(revision(&answer))
+    }
+
+    /// Writes the fleet's settings, if they are still those of revision `read`; 0: there are none.
+    ///
+    /// # Errors
+    /// When etcd does not answer or refuses.
+    pub async fn write_settings(
+        &self,
+        read: i64,
+        settings: &FleetSettings,
+    ) -> Result<Answer, EtcdError> {
+        let key = self.keys().settings();
+        let same = Compare::mod_revision(key.clone(), CompareOp::Equal, read);
+        let value = serde_json::to_vec(settings).unwrap_or_default();
+        let txn = Txn::new().when([same]).and_then([TxnOp::put(key, value, None)]);
+        let answer = self.etcd.txn(txn).await?;
+        Ok(if answer.succeeded() {
+            Answer::Done(revision(&answer))
+        } else {
+            Answer::Refused(Refusal::SettingsChanged)
+        })
     }
 
     /// Registers a worker under `lease`, if its name is free or already under this lease.
@@ -445,46 +177,98 @@ impl Claims {
             .op_responses()
             .iter()
             .any(|r| matches!(r, TxnOpResponse::Txn(inner) if inner.succeeded()));
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok(if answer.succeeded() || renewed {
-            Answer::Done(revision)
+            Answer::Done(revision(&answer))
         } else {
             Answer::Refused(Refusal::NotRegistered)
         })
     }
 }
 
-fn answered(answer: &TxnResponse, refusal: Refusal) -> Answer {
-    let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-    if answer.succeeded() { Answer::Done(revision) } else { Answer::Refused(refusal) }
+fn revision(answer: &TxnResponse) -> i64 {
+    answer.header().map_or(0, etcd_client::ResponseHeader::revision)
 }
 
-/// The overlap rule of a claim, from the job's policy and what is live.
-pub fn overlap_of(job: &Checked, applied: i64, live: impl Iterator<Item = RunId>) -> Overlap {
-    match job.job.concurrency {
-        Concurrency::Forbid => Overlap::Forbid,
-        Concurrency::Allow => Overlap::Allow,
-        Concurrency::Replace => Overlap::Replace { applied, victims: live.collect() },
+/// A step for etcd. Refused, it reads what it compared, so that the loser knows why.
+fn transaction(step: &Step) -> Txn {
+    let reads: Vec<TxnOp> = step
+        .when
+        .iter()
+        .filter(|p| !matches!(p.test, Test::AllCreatedBefore(_)))
+        .map(|p| TxnOp::get(p.key.as_str(), Some(GetOptions::new().with_keys_only())))
+        .collect();
+    let writes: Vec<TxnOp> = step
+        .then
+        .iter()
+        .map(|write| match write {
+            Write::Put(key, value) => TxnOp::put(key.as_str(), value.as_slice(), None),
+            Write::Delete(key) => TxnOp::delete(key.as_str(), None),
+        })
+        .collect();
+    let when: Vec<Compare> = step.when.iter().map(compare).collect();
+    Txn::new().when(when).and_then(writes).or_else(reads)
+}
+
+fn compare(p: &Predicate) -> Compare {
+    let key = p.key.as_str();
+    match p.test {
+        Test::ModifiedAt(revision) => Compare::mod_revision(key, CompareOp::Equal, revision),
+        Test::ModifiedBefore(revision) => Compare::mod_revision(key, CompareOp::Less, revision),
+        Test::CreatedAt(revision) => Compare::create_revision(key, CompareOp::Equal, revision),
+        Test::Exists => Compare::create_revision(key, CompareOp::Greater, 0),
+        // No key at all reads as created at revision 0.
+        Test::AllCreatedBefore(revision) => {
+            Compare::create_revision(key, CompareOp::Less, revision).with_prefix()
+        }
+        Test::LeaseIs(lease) => Compare::lease(key, CompareOp::Equal, lease),
+        Test::LeaseIsNot(lease) => Compare::lease(key, CompareOp::NotEqual, lease),
     }
 }
 
-/// The record of slots that did not run.
-pub fn gap_record(
-    entry: &JobEntry,
-    gap: &Gap,
-    outcome: Outcome,
-    worker: &WorkerId,
-    now: DateTime<Utc>,
-) -> RunRecord {
-    let id = RunId::new(now);
-    let mut record = RunRecord::of_none(id, &entry.name, outcome, worker, now, &gap.reason);
-    record.command = entry.job().map(|j| j.command.clone()).unwrap_or_default();
-    record.scheduled_time = Some(gap.from.instant());
-    record.job_revision = entry.mod_revision;
-    if gap.count > 1 {
-        record.from_slot = Some(gap.from.instant());
-        record.to_slot = Some(gap.to.instant());
-        record.count = i64::try_from(gap.count).ok();
+fn read(steps: &[Step], answer: &TxnResponse) -> Vec<Answer> {
+    let revision = revision(answer);
+    if let [step] = steps {
+        return vec![explain(step, answer, revision)];
     }
-    record
+    let inner = answer.op_responses();
+    let mut answers = inner.iter().filter_map(|response| match response {
+        TxnOpResponse::Txn(inner) => Some(inner),
+        _ => None,
+    });
+    let explained = steps.iter().map(|step| match answers.next() {
+        Some(answer) => explain(step, answer, revision),
+        // etcd answers every operation of a transaction.
+        None => Answer::Refused(Refusal::NotRegistered),
+    });
+    explained.collect()
+}
+
+/// What the answer to one step means: of a refusal, which predicate did not hold.
+fn explain(step: &Step, answer: &TxnResponse, revision: i64) -> Answer {
+    if answer.succeeded() {
+        return Answer::Done(revision);
+    }
+    let mut found = HashMap::new();
+    for response in answer.op_responses() {
+        if let TxnOpResponse::Get(got) = response {
+            found.extend(got.kvs().iter().map(|kv| {
+                (kv.key().to_vec(), (kv.create_revision(), kv.mod_revision(), kv.lease()))
+            }));
+        }
+    }
+    let holds = |p: &Predicate| {
+        let (created, modified, lease) = found.get(p.key.as_bytes()).copied().unwrap_or_default();
+        match p.test {
+            Test::ModifiedAt(revision) => modified == revision,
+            Test::ModifiedBefore(revision) => modified < revision,
+            Test::CreatedAt(revision) => created == revision,
+            Test::Exists => created > 0,
+            // Not read: it is to blame when nothing else is.
+            Test::AllCreatedBefore(_) => false,
+            Test::LeaseIs(id) => lease == id,
+            Test::LeaseIsNot(id) => lease != id,
+        }
+    };
+    let to_blame = step.when.iter().find(|p| !holds(p)).or(step.when.last());
+    Answer::Refused(to_blame.map_or(Refusal::RunsChanged, |p| p.refusal))
 }

@@ -7,6 +7,13 @@
 //! A slot keeps the instant that the schedule gives it. It is *due* later where the job's starts
 //! are spread; its deadline counts from there.
 //!
+//! # Catching up
+//!
+//! What no worker could start in time is a gap. Without `catchUp` it is missed as a whole. With
+//! `latest` its newest slot runs late, unless a still newer one is due and in time; with `all` they
+//! run one after the other, oldest first, as far back as the job's window reaches. Under `forbid` a
+//! late run waits for the one before, instead of being skipped.
+//!
 //! # When the clock is set
 //!
 //! A worker's clock may be set at any time, in either direction, so an answer follows from the
@@ -20,12 +27,14 @@
 
 use std::fmt;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::rules_version;
 use crate::id::{JobName, RunId, Slot};
-use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, Overflow, Scope};
+use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, OnLost, Overflow};
+use crate::run::{LiveRun, Outcome, Running, Trigger, TriggerRequest};
 use crate::schedule::{Plan, Schedule};
 
 /// How many slots one gap record may settle; a longer gap takes several.
@@ -34,6 +43,10 @@ pub const GAP_LIMIT: usize = 100_000;
 /// How old an `updatedAt` may be to be believed where there is no cursor to compare it with: a job
 /// restored from a file carries the instant of its old life.
 const RECENT: TimeDelta = TimeDelta::seconds(60);
+
+/// How many times a slot is run again because its worker was lost, where the job's retries do not
+/// say more: a job that brings its workers down must not go through the whole fleet for ever.
+pub const RERUNS: u32 = 3;
 
 /// The value of `cursor/<job>`: up to which instant the job's slots are decided, and for which
 /// revision and schedule of the job.
@@ -51,12 +64,34 @@ pub struct Cursor {
     pub anchor: Option<DateTime<Utc>>,
     /// Whether the job was enabled.
     pub enabled: bool,
+    /// The rules that it was computed by, see [`rules_version`].
+    #[serde(default)]
+    pub rules: String,
     /// Everything up to and including this instant is decided.
     pub through: DateTime<Utc>,
+    /// By how many seconds the zone's clock was ahead of UTC then, by those rules.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: i32,
     /// The job's `updatedAt` at that revision: a later revision with the same one was written by a
     /// tool that copied it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<DateTime<Utc>>,
+}
+
+fn is_zero(offset: &i32) -> bool {
+    *offset == 0
+}
+
+/// By how many seconds the zone's clock is ahead of UTC.
+fn offset_of(zone: Tz, at: DateTime<Utc>) -> i32 {
+    zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc()
+}
+
+impl Cursor {
+    /// The same cursor, moved on.
+    fn moved_to(&self, zone: Tz, through: DateTime<Utc>) -> Self {
+        Self { through, offset: offset_of(zone, through), ..self.clone() }
+    }
 }
 
 /// One or more slots that are settled by one record.
@@ -81,8 +116,10 @@ pub struct Situation<'a> {
     pub zone: Tz,
     /// Its cursor; `None` where it has none yet.
     pub cursor: Option<&'a Cursor>,
-    /// The oldest live run of the job.
+    /// The oldest live run of the job; of a job that runs on every worker, the oldest on this one.
     pub live: Option<RunId>,
+    /// When this worker registered, for a job that runs on every worker: nothing before concerns it.
+    pub registered: Option<DateTime<Utc>>,
     /// The worker's clock.
     pub now: DateTime<Utc>,
     /// How far two clocks of the fleet may be apart.
@@ -96,6 +133,8 @@ pub enum Step {
     Next(Option<DateTime<Utc>>),
     /// Nothing is to be done before this instant, which is not a slot's.
     Wait(DateTime<Utc>),
+    /// A slot that is caught up waits for the end of this run.
+    Blocked(RunId),
     /// The cursor moves, in one transaction.
     Move(Move),
     /// The job cannot be scheduled.
@@ -131,6 +170,8 @@ pub enum Move {
         cursor: Cursor,
         /// No process is started after this instant.
         spawn_before: DateTime<Utc>,
+        /// Whether it was missed and is caught up.
+        caught_up: bool,
     },
     /// The slot does not run, because an earlier run is live.
     Skip {
@@ -156,13 +197,13 @@ pub fn next_step(s: &Situation<'_>) -> Step {
         Ok(checked) => checked,
         Err(problems) => return Step::stuck(problems),
     };
-    if checked.job.scope == Scope::EveryWorker {
-        return Step::stuck("scope `everyWorker` is not supported by this version");
-    }
     let Some(cursor) = s.cursor else {
         return rebase(s, checked, None);
     };
-    if cursor.rev != s.entry.mod_revision || cursor.zone != s.zone.name() {
+    if cursor.rev != s.entry.mod_revision
+        || cursor.zone != s.zone.name()
+        || cursor.rules != rules_version()
+    {
         return rebase(s, checked, Some(cursor));
     }
     if cursor.through > s.now + s.max_skew {
@@ -211,14 +252,13 @@ fn decide_due(
     let slot = Slot::at(through);
     let within = TimeDelta::seconds(checked.job.start_deadline_secs.into());
     let spawn_before = due + within;
-    let moved_to = |through| Cursor { through, ..cursor.clone() };
     if s.now < spawn_before {
-        let cursor = moved_to(through);
+        let cursor = cursor.moved_to(s.zone, through);
         return Step::Move(match s.live {
             Some(because) if checked.job.concurrency == Concurrency::Forbid => {
                 Move::Skip { slot, cursor, because }
             }
-            _ => Move::Run { slot, cursor, spawn_before },
+            _ => Move::Run { slot, cursor, spawn_before, caught_up: false },
         });
     }
     // Another worker's clock may be behind: it could still run the slot in time.
@@ -226,15 +266,66 @@ fn decide_due(
     if s.now < settled_at {
         return Step::Wait(settled_at);
     }
-    let until = s.now - s.max_skew - within - (due - through);
-    let reason =
-        format!("no worker started it within {} s of its time", checked.job.start_deadline_secs);
-    match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
+    settle_gap(s, checked, cursor, slot, due - through)
+}
+
+/// Decides slots that nobody started in time, of which `first` is the oldest. `spread` is by how
+/// much each is due after its instant.
+fn settle_gap(
+    s: &Situation<'_>,
+    checked: &Checked,
+    cursor: &Cursor,
+    first: Slot,
+    spread: TimeDelta,
+) -> Step {
+    let secs = checked.job.start_deadline_secs;
+    let within = TimeDelta::seconds(secs.into());
+    let until = s.now - s.max_skew - within - spread;
+    let late = format!("no worker started it within {secs} s of its time");
+    let miss = |until, reason| match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
         Some(gap) => {
-            let cursor = moved_to(gap.to.instant());
+            let cursor = cursor.moved_to(s.zone, gap.to.instant());
             Step::Move(Move::Miss { gap, cursor })
         }
-        None => Step::Wait(settled_at),
+        None => Step::Wait(first.instant() + spread + within + s.max_skew),
+    };
+    let run = |slot: Slot| match s.live {
+        Some(because) if checked.job.concurrency == Concurrency::Forbid => Step::Blocked(because),
+        _ => Step::Move(Move::Run {
+            slot,
+            cursor: cursor.moved_to(s.zone, slot.instant()),
+            spawn_before: s.now + within,
+            caught_up: true,
+        }),
+    };
+    let window = TimeDelta::seconds(checked.job.catch_up_window_secs.into());
+    let reaches = s.now - window;
+    match checked.job.catch_up {
+        CatchUp::None => miss(until, late),
+        CatchUp::All if first.instant() > reaches => run(first),
+        CatchUp::All => {
+            miss(until.min(reaches), format!("{late}, and catch-up does not reach that far back"))
+        }
+        CatchUp::Latest => {
+            let (count, newest) =
+                checked.schedule.slots_between(s.zone, cursor.through, until, GAP_LIMIT);
+            let next = newest.and_then(|newest| checked.schedule.next_after(s.zone, newest));
+            match newest {
+                Some(newest)
+                    if count < GAP_LIMIT
+                        && newest > reaches
+                        && next.is_none_or(|next| next + spread > s.now) =>
+                {
+                    if count > 1 {
+                        let before = newest - TimeDelta::seconds(1);
+                        miss(before, format!("{late}, and only the newest is caught up"))
+                    } else {
+                        run(Slot::at(newest))
+                    }
+                }
+                _ => miss(until, late),
+            }
+        }
     }
 }
 
@@ -263,14 +354,15 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         zone: s.zone.name().to_owned(),
         anchor: checked.job.anchor,
         enabled: checked.job.enabled,
+        rules: rules_version().to_owned(),
         through,
+        offset: offset_of(s.zone, through),
         updated_at: checked.job.updated_at,
     };
     let Some(old) = old else {
-        return Step::Move(Move::Rebase {
-            cursor: fresh(changed_at(s, checked, None)),
-            owed: None,
-        });
+        let from = changed_at(s, checked, None);
+        let cursor = fresh(s.registered.map_or(from, |registered| from.max(registered)));
+        return Step::Move(Move::Rebase { cursor, owed: None });
     };
     // A job that was deleted and made again is another one, whatever its schedule.
     let recreated = s.entry.create_revision > old.rev;
@@ -279,11 +371,61 @@ fn rebase(s: &Situation<'_>, checked: &Checked, old: Option<&Cursor>) -> Step {
         && old.anchor == checked.job.anchor
         && old.enabled == checked.job.enabled;
     if same_schedule && !recreated {
-        return Step::Move(Move::Rebase { cursor: fresh(old.through), owed: None });
+        let through = same_slot_by_new_rules(s, checked, old).unwrap_or(old.through);
+        return Step::Move(Move::Rebase { cursor: fresh(through), owed: None });
     }
     let through = old.through.max(changed_at(s, checked, Some(old)));
     let owed = (old.enabled && !recreated).then(|| owed_by(old, &checked.name, through)).flatten();
     Step::Move(Move::Rebase { cursor: fresh(through), owed })
+}
+
+/// Where the rules have changed: the next slot, if its clock shows what it showed at the newest
+/// decided one. A government has moved it, and it has run already.
+fn same_slot_by_new_rules(
+    s: &Situation<'_>,
+    checked: &Checked,
+    old: &Cursor,
+) -> Option<DateTime<Utc>> {
+    if old.rules.is_empty() || old.rules == rules_version() {
+        return None;
+    }
+    let next = checked.schedule.next_after(s.zone, old.through)?;
+    let clock = |at: DateTime<Utc>, offset: i32| at + TimeDelta::seconds(offset.into());
+    let same = clock(next, offset_of(s.zone, next)) == clock(old.through, old.offset);
+    same.then_some(next)
+}
+
+/// The attempt that follows a run which ended so, if the job wants one, and the id that its run
+/// will have.
+pub fn follow_up(
+    entry: &JobEntry,
+    live: &LiveRun,
+    outcome: Outcome,
+    now: DateTime<Utc>,
+) -> Option<(RunId, TriggerRequest)> {
+    let job = entry.job()?;
+    let (Running { attempt, slot, .. }, retries) = (&live.value, &job.retries);
+    let (kind, delay) = match outcome {
+        Outcome::Failed | Outcome::TimedOut if *attempt <= retries.max => {
+            (Trigger::Retry, retries.delay_before(*attempt + 1))
+        }
+        Outcome::Lost if job.on_lost == OnLost::Rerun && *attempt <= retries.max.max(RERUNS) => {
+            (Trigger::Rerun, 0)
+        }
+        _ => return None,
+    };
+    let not_before = now + TimeDelta::seconds(delay.into());
+    let request = TriggerRequest {
+        kind,
+        slot: *slot,
+        attempt: attempt + 1,
+        not_before,
+        not_after: not_before + TimeDelta::seconds(job.start_deadline_secs.into()),
+        on: live.on.clone(),
+        job_created: entry.create_revision,
+        by: format!("attempt {attempt}, which {outcome}"),
+    };
+    Some((RunId::new(now), request))
 }
 
 /// When the job was changed: what the writer says, unless that is a copy from an earlier life or
@@ -306,11 +448,6 @@ fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> 
 /// The policies of a job that this version keeps and shows but does not act on yet.
 pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
     let list = [
-        (job.scope == Scope::EveryWorker, "scope everyWorker (the job does not run)"),
-        (job.catch_up != CatchUp::None, "catchUp (missed slots are recorded, not run)"),
-        (job.retries.max > 0, "retries"),
-        (job.on_lease_loss != Default::default(), "onLeaseLoss continue"),
-        (job.on_lost != Default::default(), "onLost rerun"),
         (job.umask.is_some(), "umask"),
         (job.limits != Limits::default(), "limits"),
         (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
@@ -341,14 +478,17 @@ mod tests {
             zone: "UTC".into(),
             anchor: None,
             enabled: true,
+            rules: rules_version().to_owned(),
             through: at(through),
+            offset: 0,
             updated_at: None,
         }
     }
 
     fn situation<'a>(entry: &'a JobEntry, cursor: Option<&'a Cursor>, now: &str) -> Situation<'a> {
         let max_skew = TimeDelta::seconds(10);
-        Situation { entry, zone: Tz::UTC, cursor, live: None, now: at(now), max_skew }
+        let (zone, now) = (Tz::UTC, at(now));
+        Situation { entry, zone, cursor, live: None, registered: None, now, max_skew }
     }
 
     #[test]
@@ -366,7 +506,9 @@ mod tests {
         let job = entry(MINUTELY, 5, 5);
         let c = cursor("2026-01-01T00:00:00Z");
         let run = next_step(&situation(&job, Some(&c), "2026-01-01T00:01:59Z"));
-        let Step::Move(Move::Run { slot, cursor, spawn_before }) = run else { panic!("{run:?}") };
+        let Step::Move(Move::Run { slot, cursor, spawn_before, caught_up: false }) = run else {
+            panic!("{run:?}")
+        };
         assert_eq!(slot.to_string(), "2026-01-01T00:01:00Z");
         assert_eq!(cursor.through, slot.instant());
         assert_eq!(spawn_before, at("2026-01-01T00:02:00Z"));
@@ -523,7 +665,7 @@ mod tests {
         }
         for late in [0, 19] {
             let step = look(due + TimeDelta::seconds(late), &c);
-            let Step::Move(Move::Run { slot, cursor, spawn_before }) = step else {
+            let Step::Move(Move::Run { slot, cursor, spawn_before, .. }) = step else {
                 panic!("{step:?}")
             };
             assert_eq!(slot.to_string(), "2026-01-01T01:00:00Z");
@@ -571,6 +713,137 @@ mod tests {
         let step = next_step(&situation(&job, Some(&same), "2026-01-01T00:09:30Z"));
         let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
         assert_eq!(cursor.through, same.through);
+    }
+
+    /// The minutely job with a catch-up policy, and its cursor at midnight.
+    fn late_job(policy: &str) -> (JobEntry, Cursor) {
+        let json = MINUTELY.replace('}', &format!(r#","catchUp":{policy}}}"#));
+        (entry(&json, 5, 5), cursor("2026-01-01T00:00:00Z"))
+    }
+
+    /// What becomes of everything up to `now`: each gap's count, each run's slot, `live` runs.
+    fn settled(job: &JobEntry, mut c: Cursor, now: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        loop {
+            match next_step(&situation(job, Some(&c), now)) {
+                Step::Move(Move::Miss { gap, cursor }) => {
+                    found.push(format!("{} missed", gap.count));
+                    c = cursor;
+                }
+                Step::Move(Move::Run { slot, cursor, caught_up, .. }) => {
+                    let late = if caught_up { "late" } else { "in time" };
+                    found.push(format!("{} {late}", slot.instant().format("%H:%M")));
+                    c = cursor;
+                }
+                _ => return found,
+            }
+        }
+    }
+
+    #[test]
+    fn catching_up_the_latest_runs_the_newest_slot_once() {
+        // 00:05 is over and settled, 00:06 not yet due.
+        let (job, c) = late_job(r#""latest","startDeadlineSecs":5"#);
+        assert_eq!(settled(&job, c.clone(), "2026-01-01T00:05:30Z"), ["4 missed", "00:05 late"]);
+        // 00:06 is due and in time: that one is the newest.
+        assert_eq!(settled(&job, c.clone(), "2026-01-01T00:06:02Z"), ["5 missed", "00:06 in time"]);
+        // 00:06 may still be started by a clock that is behind.
+        assert_eq!(settled(&job, c.clone(), "2026-01-01T00:06:08Z"), ["5 missed"]);
+        assert_eq!(settled(&job, c, "2026-01-01T00:06:20Z"), ["5 missed", "00:06 late"]);
+    }
+
+    #[test]
+    fn catching_up_all_goes_oldest_first_as_far_back_as_its_window() {
+        let (job, c) = late_job(r#""all","startDeadlineSecs":5,"catchUpWindowSecs":150"#);
+        let found = settled(&job, c, "2026-01-01T00:05:30Z");
+        assert_eq!(found, ["3 missed", "00:04 late", "00:05 late"]);
+    }
+
+    #[test]
+    fn a_late_run_waits_for_the_one_before_it() {
+        for policy in ["\"all\"", "\"latest\""] {
+            let (job, c) = late_job(&format!(r#"{policy},"startDeadlineSecs":5"#));
+            let c = Cursor { through: at("2026-01-01T00:04:00Z"), ..c };
+            let run = RunId::new(c.through);
+            let s = situation(&job, Some(&c), "2026-01-01T00:05:30Z");
+            let blocked = next_step(&Situation { live: Some(run), ..s });
+            assert_eq!(blocked, Step::Blocked(run));
+            let Step::Move(Move::Run { spawn_before, caught_up: true, .. }) = next_step(&s) else {
+                panic!()
+            };
+            assert_eq!(spawn_before, at("2026-01-01T00:05:35Z"), "counted from the claim");
+        }
+    }
+
+    #[test]
+    fn an_outage_longer_than_the_window_is_missed() {
+        let (job, c) = late_job(r#""latest","startDeadlineSecs":5,"catchUpWindowSecs":20"#);
+        assert_eq!(settled(&job, c, "2026-01-01T00:05:30Z"), ["5 missed"]);
+    }
+
+    #[test]
+    fn new_rules_do_not_fire_the_same_wall_clock_time_twice() {
+        let json = MINUTELY
+            .replace("* * * * *", "0 2 * * *")
+            .replace('}', r#","timezone":"Europe/Berlin"}"#);
+        let job = entry(&json, 5, 5);
+        // By the old rules Berlin was at UTC+2 in January: 02:00 was at midnight UTC, and has run.
+        let old = Cursor {
+            expr: "0 2 * * *".into(),
+            zone: "Europe/Berlin".into(),
+            rules: "1999a/2".into(),
+            offset: 7200,
+            ..cursor("2026-01-01T00:00:00Z")
+        };
+        let s = situation(&job, Some(&old), "2026-01-01T00:30:00Z");
+        let s = Situation { zone: Tz::Europe__Berlin, ..s };
+        let Step::Move(Move::Rebase { cursor, owed: None }) = next_step(&s) else { panic!() };
+        assert_eq!(cursor.through, at("2026-01-01T01:00:00Z"));
+        assert_eq!((cursor.rules.as_str(), cursor.offset), (rules_version(), 3600));
+        // Where the next slot shows another time, it is another slot.
+        let other = Cursor { offset: 3600, ..old.clone() };
+        let s = Situation { cursor: Some(&other), ..s };
+        let Step::Move(Move::Rebase { cursor, owed: None }) = next_step(&s) else { panic!() };
+        assert_eq!(cursor.through, other.through);
+    }
+
+    #[test]
+    fn on_every_worker_nothing_before_its_registration_is_owed() {
+        let json =
+            MINUTELY.replace('}', r#","scope":"everyWorker","updatedAt":"2026-01-01T00:03:00Z"}"#);
+        let job = entry(&json, 5, 5);
+        let registered = Some(at("2026-01-01T00:03:20Z"));
+        let s = situation(&job, None, "2026-01-01T00:03:30Z");
+        let step = next_step(&Situation { registered, ..s });
+        let Step::Move(Move::Rebase { cursor, owed: None }) = step else { panic!("{step:?}") };
+        assert_eq!(Some(cursor.through), registered);
+    }
+
+    #[test]
+    fn attempts_follow_a_failure_with_growing_pauses_and_a_loss_at_once() {
+        let json = MINUTELY.replace(
+            '}',
+            r#","retries":{"max":3,"delaySecs":10,"maxDelaySecs":25},"onLost":"rerun"}"#,
+        );
+        let job = entry(&json, 5, 4);
+        let now = at("2026-01-01T00:00:00Z");
+        let next = |attempt, outcome| {
+            let live = crate::run::tests::live_run(&job.name, attempt);
+            follow_up(&job, &live, outcome, now).map(|(_, request)| {
+                assert_eq!((request.attempt, request.job_created), (attempt + 1, 4));
+                assert_eq!(request.not_after, request.not_before + TimeDelta::seconds(60));
+                (request.kind, (request.not_before - now).num_seconds())
+            })
+        };
+        let failed: Vec<_> = (1..=4).map(|n| next(n, Outcome::Failed)).collect();
+        let retry = |secs| Some((Trigger::Retry, secs));
+        assert_eq!(failed, [retry(10), retry(20), retry(25), None]);
+        assert_eq!(next(1, Outcome::TimedOut), retry(10));
+        assert_eq!(next(2, Outcome::Lost), Some((Trigger::Rerun, 0)));
+        assert_eq!(next(4, Outcome::Lost), None);
+        for outcome in [Outcome::Succeeded, Outcome::Killed, Outcome::Missed] {
+            assert_eq!(next(1, outcome), None, "{outcome}");
+        }
     }
 
     fn checked_anchor(job: &JobEntry) -> Option<DateTime<Utc>> {

@@ -535,8 +535,7 @@ impl Etcd {
     pub async fn snapshot(&self) -> Result<Feed, EtcdError> {
         let prefix = self.keys.all();
         let Listed { revision, cluster, items } = self.list(&prefix).await?;
-        debug!("listed {} keys of cluster {cluster:x} at revision {revision}", items.len());
-        Ok(Feed::Snapshot { revision, items })
+        Ok(Feed::Snapshot { revision, cluster, items })
     }
 
     /// Lists every key under `prefix` in pages of one revision.

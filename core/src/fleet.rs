@@ -2,6 +2,7 @@
 //! that all of them share.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -11,11 +12,26 @@ use serde_json::{Map, Value};
 use crate::id::WorkerId;
 use crate::zones::parse_zone;
 
-/// The version of the rules by which slots are computed: the tz database and the dialect.
+/// The version of the rules by which slots are computed: the tz database and the dialect, such as
+/// `2025b/2`.
 ///
 /// A worker whose version is not the fleet's claims nothing.
-pub fn rules_version() -> String {
-    format!("{}/2", chrono_tz::IANA_TZDB_VERSION)
+pub fn rules_version() -> &'static str {
+    static RULES: LazyLock<String> =
+        LazyLock::new(|| format!("{}/{DIALECT}", chrono_tz::IANA_TZDB_VERSION));
+    &RULES
+}
+
+/// The version of the schedule dialect, which is part of the rules.
+const DIALECT: u32 = 2;
+
+/// Whether rules of the version `one` are older than those of `other`.
+pub fn is_older(one: &str, other: &str) -> bool {
+    let parts = |text: &str| {
+        let (zones, dialect) = text.split_once('/').unwrap_or((text, ""));
+        (dialect.parse::<u32>().unwrap_or(0), zones.to_owned())
+    };
+    parts(one) < parts(other)
 }
 
 /// The value of `workers/<worker>`, written by the worker under its lease.
@@ -49,12 +65,18 @@ pub struct Registration {
     /// Whether it takes nothing new.
     #[serde(default)]
     pub draining: bool,
+    /// Whether it has as many runs as it takes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
     /// Why it claims nothing although it lives; absent where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing_by: Option<String>,
     /// The etcd revision that its watch has reached.
     #[serde(default)]
     pub watch_revision: i64,
+    /// What [`crate::replica::Replica::table_hash`] says of the jobs it knows, in hexadecimal.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table_hash: String,
     /// Output waiting for MongoDB, in bytes.
     #[serde(default)]
     pub spool_bytes: u64,
@@ -91,6 +113,9 @@ pub struct FleetSettings {
     /// Nothing is claimed while this is set.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
+    /// When `carillon recover` last put the cursors right after a restore of etcd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<DateTime<Utc>>,
     /// Fields of later versions, kept as they are.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -109,6 +134,15 @@ impl FleetSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_older_by_their_dialect_first_and_then_by_their_zones() {
+        let order = ["2026a/1", "2024b/2", "2025a/2", "2025b/2", "2020a/10"];
+        for pair in order.windows(2) {
+            assert!(is_older(pair[0], pair[1]) && !is_older(pair[1], pair[0]), "{pair:?}");
+        }
+        assert!(!is_older(rules_version(), rules_version()));
+    }
 
     #[test]
     fn settings_default_to_utc_and_name_a_wrong_zone() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -292,6 +292,16 @@ impl Default for Job {
     }
 }
 
+impl Retries {
+    /// How many seconds an attempt comes after the one before it ended; the first retry is the
+    /// attempt 2.
+    pub fn delay_before(&self, attempt: u32) -> u32 {
+        let doublings = attempt.saturating_sub(2);
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        self.delay_secs.saturating_mul(factor).min(self.max_delay_secs)
+    }
+}
+
 const DEFAULT_START_DEADLINE_SECS: u32 = 60;
 const DEFAULT_CATCH_UP_WINDOW_SECS: u32 = 86_400;
 const DEFAULT_KILL_GRACE_SECS: u32 = 10;
@@ -546,6 +556,11 @@ impl Job {
         if self.retention_days.is_some_and(|days| days == 0 || days > 36_500) {
             problems.add("retentionDays", "must be between 1 and 36500");
         }
+    }
+
+    /// How late a run may start.
+    pub fn start_deadline(&self) -> TimeDelta {
+        TimeDelta::seconds(self.start_deadline_secs.into())
     }
 
     /// The grace period between SIGTERM and SIGKILL.

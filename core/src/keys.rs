@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::id::{IdError, JobName, RunId, WorkerId};
+use crate::run::LiveRun;
 
 /// The prefix used where none is configured.
 pub const DEFAULT_PREFIX: &str = "/cron";
@@ -27,10 +28,10 @@ pub struct Keys {
 pub enum Key {
     /// `jobs/<job>`
     Job(JobName),
-    /// `cursor/<job>`
-    Cursor(JobName),
-    /// `running/<job>/<run>`
-    Running(JobName, RunId),
+    /// `cursor/<job>`, or `cursor/<job>/<worker>` of a job that runs on every worker
+    Cursor(JobName, Option<WorkerId>),
+    /// `running/<job>/<run>`, or `running/<job>/<worker>/<run>` of such a job
+    Running(JobName, Option<WorkerId>, RunId),
     /// `done/<job>/<id>`
     Done(JobName, RunId),
     /// `trigger/<job>/<id>`
@@ -88,19 +89,30 @@ impl Keys {
         format!("{}/jobs/", self.prefix)
     }
 
-    /// `cursor/<job>`
-    pub fn cursor(&self, job: &JobName) -> String {
-        self.under("cursor", job)
+    /// `cursor/<job>`, or `cursor/<job>/<worker>` of a job that runs on every worker
+    pub fn cursor(&self, job: &JobName, on: Option<&WorkerId>) -> String {
+        match on {
+            None => self.under("cursor", job),
+            Some(worker) => format!("{}/cursor/{job}/{worker}", self.prefix),
+        }
     }
 
-    /// `running/<job>/<run>`
-    pub fn running(&self, job: &JobName, run: RunId) -> String {
-        format!("{}{run}", self.running_of(job))
+    /// `running/<job>/<run>`, or `running/<job>/<worker>/<run>` of a job that runs on every worker
+    pub fn running(&self, job: &JobName, on: Option<&WorkerId>, run: RunId) -> String {
+        format!("{}{run}", self.running_of(job, on))
     }
 
-    /// All live runs of one job, as a range prefix.
-    pub fn running_of(&self, job: &JobName) -> String {
-        format!("{}/running/{job}/", self.prefix)
+    /// The key of a live run.
+    pub fn running_key(&self, live: &LiveRun) -> String {
+        self.running(&live.job, live.on.as_ref(), live.run)
+    }
+
+    /// All live runs of one job, or those that are `on` one worker, as a range prefix.
+    pub fn running_of(&self, job: &JobName, on: Option<&WorkerId>) -> String {
+        match on {
+            None => format!("{}/running/{job}/", self.prefix),
+            Some(worker) => format!("{}/running/{job}/{worker}/", self.prefix),
+        }
     }
 
     /// `done/<job>/<id>`
@@ -160,21 +172,25 @@ impl Keys {
                 Err(why) => Key::Misnamed(rest.to_owned(), why),
             });
         }
-        let (name, run) = match rest.split_once('/') {
-            Some((name, run)) => (name, Some(run.parse::<RunId>().ok()?)),
-            None => (rest, None),
-        };
+        let mut parts = rest.split('/');
+        let (name, more, last) = (parts.next()?, parts.next(), parts.next());
+        if parts.next().is_some() {
+            return None;
+        }
         let job = || JobName::new(name).ok();
-        let worker = || WorkerId::new(name).ok();
-        Some(match (folder, run) {
-            ("cursor", None) => Key::Cursor(job()?),
-            ("running", Some(run)) => Key::Running(job()?, run),
-            ("done", Some(id)) => Key::Done(job()?, id),
-            ("trigger", Some(id)) => Key::Trigger(job()?, id),
-            ("killer", None) => Key::KillJob(job()?),
-            ("killer", Some(run)) => Key::KillRun(job()?, run),
-            ("workers", None) => Key::Worker(worker()?),
-            ("drain", None) => Key::Drain(worker()?),
+        let worker = |text: &str| WorkerId::new(text).ok();
+        let id = |text: &str| text.parse::<RunId>().ok();
+        Some(match (folder, more, last) {
+            ("cursor", None, None) => Key::Cursor(job()?, None),
+            ("cursor", Some(on), None) => Key::Cursor(job()?, Some(worker(on)?)),
+            ("running", Some(run), None) => Key::Running(job()?, None, id(run)?),
+            ("running", Some(on), Some(run)) => Key::Running(job()?, Some(worker(on)?), id(run)?),
+            ("done", Some(done), None) => Key::Done(job()?, id(done)?),
+            ("trigger", Some(trigger), None) => Key::Trigger(job()?, id(trigger)?),
+            ("killer", None, None) => Key::KillJob(job()?),
+            ("killer", Some(run), None) => Key::KillRun(job()?, id(run)?),
+            ("workers", None, None) => Key::Worker(worker(name)?),
+            ("drain", None, None) => Key::Drain(worker(name)?),
             _ => return None,
         })
     }
@@ -192,8 +208,13 @@ mod tests {
         let worker = WorkerId::new("w1").unwrap();
         let cases = [
             (keys.job(&job), Key::Job(job.clone())),
-            (keys.cursor(&job), Key::Cursor(job.clone())),
-            (keys.running(&job, run), Key::Running(job.clone(), run)),
+            (keys.cursor(&job, None), Key::Cursor(job.clone(), None)),
+            (keys.cursor(&job, Some(&worker)), Key::Cursor(job.clone(), Some(worker.clone()))),
+            (keys.running(&job, None, run), Key::Running(job.clone(), None, run)),
+            (
+                keys.running(&job, Some(&worker), run),
+                Key::Running(job.clone(), Some(worker.clone()), run),
+            ),
             (keys.done(&job, run), Key::Done(job.clone(), run)),
             (keys.trigger(&job, run), Key::Trigger(job.clone(), run)),
             (keys.kill_job(&job), Key::KillJob(job.clone())),
@@ -212,7 +233,15 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         assert!(matches!(keys.parse(b"/cron/jobs/a/b"), Key::Misnamed(n, _) if n == "a/b"));
         assert!(matches!(keys.parse(b"/cron/jobs/\xff"), Key::Job(_)));
-        for strange in ["/cron/running/a", "/cron/future/x", "/other/jobs/a", "/cron", ""] {
+        for strange in [
+            "/cron/running/a",
+            "/cron/running/a/w",
+            "/cron/done/a/b/c",
+            "/cron/future/x",
+            "/other/jobs/a",
+            "/cron",
+            "",
+        ] {
             assert_eq!(keys.parse(strange.as_bytes()), Key::Unknown(strange.to_owned()));
         }
     }

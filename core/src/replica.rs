@@ -16,7 +16,7 @@ use crate::id::{JobName, RunId, WorkerId};
 use crate::job::{Checked, JobEntry};
 use crate::keys::{Key, Keys};
 use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
-use crate::schedule::Interner;
+use crate::schedule::{Interner, gathered, mixed};
 
 /// A key with its value, or its deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum Feed {
     Snapshot {
         /// etcd revision of the list.
         revision: i64,
+        /// The cluster that it was read from.
+        cluster: u64,
         /// Every key.
         items: Vec<Item>,
     },
@@ -78,6 +80,8 @@ pub struct Replica {
     pub jobs: BTreeMap<JobName, Arc<JobEntry>>,
     /// Up to where each job's slots are decided.
     pub cursors: BTreeMap<JobName, Versioned<Cursor>>,
+    /// The same for jobs that run on every worker, for each worker.
+    pub own_cursors: BTreeMap<JobName, BTreeMap<WorkerId, Versioned<Cursor>>>,
     /// Every live run, by job.
     pub live: BTreeMap<JobName, BTreeMap<RunId, LiveRun>>,
     /// Decisions that MongoDB has not acknowledged yet.
@@ -96,6 +100,7 @@ pub struct Replica {
     pub settings: Option<Versioned<FleetSettings>>,
     /// Keys whose value or name cannot be read, and why.
     pub unreadable: BTreeMap<String, String>,
+    table_hash: u64,
     schedules: Interner,
 }
 
@@ -111,11 +116,17 @@ impl Replica {
                 self.revision = self.revision.max(*revision);
                 touched
             }
-            Feed::Snapshot { revision, items } => {
+            Feed::Snapshot { revision, items, .. } => {
                 let schedules = std::mem::take(&mut self.schedules);
                 let mut fresh = Self { revision: *revision, schedules, ..Self::default() };
                 for item in items {
                     fresh.take(keys, item, now);
+                }
+                // How old a listed registration is, nobody can tell.
+                for worker in fresh.workers.values_mut() {
+                    let known = self.workers.get(&worker.id);
+                    let same = known.filter(|k| k.mod_revision == worker.mod_revision);
+                    worker.skew = same.and_then(|known| known.skew);
                 }
                 let touched = self.difference(&fresh);
                 *self = fresh;
@@ -143,6 +154,7 @@ impl Replica {
                     (known.mod_revision, known.create_revision) == (rev, item.create_revision)
                 }) => {}
             Key::Job(job) => {
+                self.count_job(job, rev);
                 let entry = JobEntry::read_sharing(
                     &mut self.schedules,
                     job.clone(),
@@ -152,15 +164,21 @@ impl Replica {
                 );
                 self.jobs.insert(job.clone(), Arc::new(entry));
             }
-            Key::Cursor(job) => match self.decode(key, value, rev) {
+            Key::Cursor(job, None) => match self.decode(key, value, rev) {
                 Some(cursor) => drop(self.cursors.insert(job.clone(), cursor)),
                 None => drop(self.cursors.remove(job)),
             },
-            Key::Running(job, run) => {
+            Key::Cursor(job, Some(on)) => match self.decode(key, value, rev) {
+                Some(cursor) => {
+                    self.own_cursors.entry(job.clone()).or_default().insert(on.clone(), cursor);
+                }
+                None => self.forget_own_cursor(job, on),
+            },
+            Key::Running(job, on, run) => {
                 if let Some(Versioned { value, .. }) = self.decode(key, value, rev) {
-                    let live =
-                        LiveRun { job: job.clone(), run: *run, fence: item.create_revision, value };
-                    self.live.entry(job.clone()).or_default().insert(*run, live);
+                    let (job, on, run) = (job.clone(), on.clone(), *run);
+                    let live = LiveRun { job, on, run, fence: item.create_revision, value };
+                    self.live.entry(live.job.clone()).or_default().insert(run, live);
                 }
             }
             Key::Done(job, id) => {
@@ -224,9 +242,13 @@ impl Replica {
     fn delete(&mut self, key: &Key) {
         self.unreadable.remove(&show(key));
         match key {
-            Key::Job(job) => drop(self.jobs.remove(job)),
-            Key::Cursor(job) => drop(self.cursors.remove(job)),
-            Key::Running(job, run) => {
+            Key::Job(job) => {
+                self.count_job(job, 0);
+                self.jobs.remove(job);
+            }
+            Key::Cursor(job, None) => drop(self.cursors.remove(job)),
+            Key::Cursor(job, Some(on)) => self.forget_own_cursor(job, on),
+            Key::Running(job, _, run) => {
                 if let Some(runs) = self.live.get_mut(job) {
                     runs.remove(run);
                     if runs.is_empty() {
@@ -247,6 +269,15 @@ impl Replica {
         }
     }
 
+    fn forget_own_cursor(&mut self, job: &JobName, on: &WorkerId) {
+        if let Some(own) = self.own_cursors.get_mut(job) {
+            own.remove(on);
+            if own.is_empty() {
+                self.own_cursors.remove(job);
+            }
+        }
+    }
+
     /// Every key that is in one of the two and not, or not at the same revision, in the other.
     fn difference(&self, other: &Self) -> BTreeSet<Key> {
         let (ours, theirs) = (self.revisions(), other.revisions());
@@ -259,8 +290,12 @@ impl Replica {
         let runs = self.live.values().flat_map(BTreeMap::values);
         let pair = |(job, id): &(JobName, RunId)| (job.clone(), *id);
         let jobs = self.jobs.iter().map(|(k, v)| (Key::Job(k.clone()), v.mod_revision));
-        let cursors = self.cursors.iter().map(|(k, v)| (Key::Cursor(k.clone()), v.mod_revision));
-        let live = runs.map(|r| (Key::Running(r.job.clone(), r.run), r.fence));
+        let cursors =
+            self.cursors.iter().map(|(k, v)| (Key::Cursor(k.clone(), None), v.mod_revision));
+        let own_cursors = self.own_cursors.iter().flat_map(|(job, own)| {
+            own.iter().map(|(on, v)| (Key::Cursor(job.clone(), Some(on.clone())), v.mod_revision))
+        });
+        let live = runs.map(|r| (Key::Running(r.job.clone(), r.on.clone(), r.run), r.fence));
         let done = self.done.iter().map(|(k, v)| {
             let (job, id) = pair(k);
             (Key::Done(job, id), v.mod_revision)
@@ -278,6 +313,7 @@ impl Replica {
         let drains = self.drains.iter().map(|k| (Key::Drain(k.clone()), 0));
         let settings = self.settings.iter().map(|v| (Key::Settings, v.mod_revision));
         jobs.chain(cursors)
+            .chain(own_cursors)
             .chain(live)
             .chain(done)
             .chain(triggers)
@@ -287,6 +323,40 @@ impl Replica {
             .chain(drains)
             .chain(settings)
             .collect()
+    }
+
+    /// The job table in one number: the same wherever the same jobs are known at the same
+    /// revisions, in whatever order they arrived.
+    pub fn table_hash(&self) -> u64 {
+        self.table_hash
+    }
+
+    /// Counts a job at its new revision instead of the known one; 0: it is gone.
+    fn count_job(&mut self, job: &JobName, revision: i64) {
+        let known = self.jobs.get(job).map_or(0, |known| known.mod_revision);
+        let share = |revision: i64| match revision {
+            0 => 0,
+            revision => mixed(gathered(job.as_str().bytes()) ^ mixed(revision.cast_unsigned())),
+        };
+        self.table_hash = self.table_hash.wrapping_sub(share(known)).wrapping_add(share(revision));
+    }
+
+    /// The cursor of a job, or a worker's own where the job runs on every worker.
+    pub fn cursor(&self, job: &JobName, on: Option<&WorkerId>) -> Option<&Versioned<Cursor>> {
+        match on {
+            None => self.cursors.get(job),
+            Some(on) => self.own_cursors.get(job)?.get(on),
+        }
+    }
+
+    /// The live runs of a job that a step must reckon with, oldest first: all of them, or those on
+    /// one worker where the job runs on every worker.
+    pub fn live_on<'a>(
+        &'a self,
+        job: &JobName,
+        on: Option<&'a WorkerId>,
+    ) -> impl Iterator<Item = &'a LiveRun> {
+        self.live_of(job).filter(move |live| on.is_none() || live.on.as_ref() == on)
     }
 
     /// The fleet's settings and their revision; the defaults at 0 where there are none.
@@ -341,8 +411,10 @@ fn show(key: &Key) -> String {
         Key::Unknown(text) => text.clone(),
         Key::Misnamed(name, _) => format!("jobs/{name}"),
         Key::Job(job) => format!("jobs/{job}"),
-        Key::Cursor(job) => format!("cursor/{job}"),
-        Key::Running(job, run) => format!("running/{job}/{run}"),
+        Key::Cursor(job, None) => format!("cursor/{job}"),
+        Key::Cursor(job, Some(on)) => format!("cursor/{job}/{on}"),
+        Key::Running(job, None, run) => format!("running/{job}/{run}"),
+        Key::Running(job, Some(on), run) => format!("running/{job}/{on}/{run}"),
         Key::Done(job, id) => format!("done/{job}/{id}"),
         Key::Trigger(job, id) => format!("trigger/{job}/{id}"),
         Key::KillJob(job) => format!("killer/{job}"),
@@ -384,7 +456,7 @@ mod tests {
             put("/cron/cursor/a", "nonsense", 5),
         ];
         let now = Utc::now();
-        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 5, items }, now);
+        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 5, cluster: 1, items }, now);
         assert_eq!(touched.len(), 2);
         assert!(replica.jobs[&name("a")].state.is_ok());
         assert!(replica.jobs[&name("b")].state.is_err());
@@ -398,11 +470,31 @@ mod tests {
         let mut replica = Replica::default();
         let now = Utc::now();
         let items = ["a", "b", "c"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2)).to_vec();
-        replica.apply(&keys, &Feed::Snapshot { revision: 4, items }, now);
+        replica.apply(&keys, &Feed::Snapshot { revision: 4, cluster: 1, items }, now);
         let items = vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 9)];
-        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, items }, now);
+        let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
+    }
+
+    #[test]
+    fn the_table_hash_follows_the_jobs_and_not_the_way_there() {
+        let keys = Keys::new("/cron").unwrap();
+        let now = Utc::now();
+        let gone = |key: &str, rev| Item { value: None, ..put(key, "", rev) };
+        let take = |replica: &mut Replica, items: Vec<Item>| {
+            replica.apply(&keys, &Feed::Changes { revision: 9, items }, now);
+        };
+        let (mut one, mut other) = (Replica::default(), Replica::default());
+        take(&mut one, vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 3)]);
+        take(&mut one, vec![put("/cron/jobs/a", JOB, 7), put("/cron/cursor/a", "{}", 8)]);
+        let items = vec![put("/cron/jobs/b", JOB, 3), put("/cron/jobs/a", JOB, 7)];
+        other.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
+        assert_eq!(one.table_hash(), other.table_hash());
+        take(&mut other, vec![gone("/cron/jobs/b", 9)]);
+        assert_ne!(one.table_hash(), other.table_hash());
+        take(&mut one, vec![gone("/cron/jobs/b", 9), gone("/cron/jobs/never", 9)]);
+        assert_eq!(one.table_hash(), other.table_hash());
     }
 
     #[test]

@@ -166,9 +166,13 @@ pub struct Running {
     pub since: DateTime<Utc>,
     /// Not to be spawned after this instant.
     pub spawn_before: DateTime<Utc>,
-    /// The job's grace and time-out in seconds, so that survivors can settle without the job.
+    /// The job's grace in seconds, so that survivors can settle without the job.
     #[serde(default)]
     pub grace_secs: u32,
+    /// For a run that goes on when its worker loses its lease: the job's time-out in seconds, after
+    /// which survivors may settle it. Absent for one that is ended then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues_secs: Option<u32>,
     /// Revision of the job it runs.
     #[serde(default)]
     pub job_revision: i64,
@@ -179,6 +183,8 @@ pub struct Running {
 pub struct LiveRun {
     /// Its job.
     pub job: JobName,
+    /// The worker whose own it is, where the job runs on every worker.
+    pub on: Option<WorkerId>,
     /// Its id.
     pub run: RunId,
     /// The revision that created the key: the fence of every later write.
@@ -215,6 +221,9 @@ pub struct TriggerRequest {
     pub not_before: DateTime<Utc>,
     /// Settled as missed after.
     pub not_after: DateTime<Utc>,
+    /// The only worker that may take it, for another attempt of a job that runs on every worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<WorkerId>,
     /// Create revision of the job it was asked of.
     pub job_created: i64,
     /// Who asked.
@@ -431,4 +440,29 @@ pub struct Chunk {
     pub stream: Stream,
     /// The bytes, unchanged.
     pub data: Vec<u8>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A live run of the slot at 2026-01-01 00:00 UTC.
+    pub(crate) fn live_run(job: &JobName, attempt: u32) -> LiveRun {
+        let since: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+        let value = Running {
+            worker: WorkerId::new("w1").unwrap(),
+            lease: 7,
+            slot: Some(Slot::at(since)),
+            attempt,
+            trigger: Trigger::Schedule,
+            pid: None,
+            state: RunState::Claimed,
+            since,
+            spawn_before: since,
+            grace_secs: 10,
+            continues_secs: None,
+            job_revision: 5,
+        };
+        LiveRun { job: job.clone(), on: None, run: RunId::new(since), fence: 5, value }
+    }
 }

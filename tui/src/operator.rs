@@ -223,6 +223,7 @@ impl Operator {
             attempt: 1,
             not_before: now,
             not_after: now + deadline,
+            on: None,
             job_created: entry.create_revision,
             by: self.who.to_string(),
         };

@@ -95,7 +95,7 @@ pub(crate) fn snapshot() -> Msg {
         worker("w1", ""),
         worker("w2", r#","draining":true"#),
     ];
-    Msg::Fleet(Feed::Snapshot { revision: 35, items })
+    Msg::Fleet(Feed::Snapshot { revision: 35, cluster: 1, items })
 }
 
 /// Presses one chord.

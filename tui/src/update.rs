@@ -158,7 +158,7 @@ fn outdate(model: &mut Model, touched: &BTreeSet<Key>) {
                 let done = model.replica.done.get(&(job.clone(), *id));
                 decided.extend(done.map(|d| d.value.clone()));
             }
-            Key::Cursor(_) | Key::Trigger(..) | Key::Unknown(_) | Key::Misnamed(..) => {}
+            Key::Cursor(..) | Key::Trigger(..) | Key::Unknown(_) | Key::Misnamed(..) => {}
         }
     }
     if !decided.is_empty() {

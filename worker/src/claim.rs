@@ -1,31 +1,28 @@
-//! Competing: one task per step, which sends its transaction and reports what came of it.
+//! What this worker proposes to etcd: a step, and what follows once it is carried out. Pure.
 
 use std::sync::Arc;
 
-use carillon_core::claims::{Answer, Claims, Grounds, gap_record};
-use carillon_core::decide::{Gap, Move};
-use carillon_core::etcd::EtcdError;
-use carillon_core::id::{JobName, RunId, Slot};
-use carillon_core::job::JobEntry;
+use carillon_core::decide::{Gap, Move, follow_up};
+use carillon_core::id::{RunId, Slot, WorkerId};
+use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger};
+use carillon_core::steps::{Grounds, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::schedule::{Wanted, WantedTrigger};
 
-/// What came of a step.
-pub(crate) struct Settled {
-    /// The job.
-    pub job: JobName,
-    /// What the step does once it is carried out.
+/// A step, and what it does once it is carried out.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposal {
+    /// The step.
+    pub step: Step,
+    /// What follows.
     pub effect: Effect,
-    /// The keys that the transaction puts.
-    pub puts: Vec<(String, Vec<u8>)>,
-    /// The answer.
-    pub answer: Result<Answer, EtcdError>,
 }
 
 /// What a step does once it is carried out.
+#[derive(Debug, Clone)]
 pub(crate) enum Effect {
     /// A run begins.
     Begins(LiveRun, Arc<JobEntry>),
@@ -35,12 +32,9 @@ pub(crate) enum Effect {
     Moves,
 }
 
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
 /// The value of a freshly claimed run's key; the schedule's first attempt until said otherwise.
 fn claimed(g: &Grounds, entry: &JobEntry, now: DateTime<Utc>, within: TimeDelta) -> Running {
+    let job = entry.job();
     Running {
         worker: g.worker.clone(),
         lease: g.lease,
@@ -51,64 +45,50 @@ fn claimed(g: &Grounds, entry: &JobEntry, now: DateTime<Utc>, within: TimeDelta)
         state: RunState::Claimed,
         since: now,
         spawn_before: now + within,
-        grace_secs: entry.job().map_or(0, |job| job.kill_grace_secs),
+        grace_secs: job.map_or(0, |job| job.kill_grace_secs),
+        continues_secs: job
+            .filter(|job| job.on_lease_loss == OnLeaseLoss::Continue)
+            .map(|job| job.timeout_secs),
         job_revision: entry.mod_revision,
     }
 }
 
-/// Takes one step of a job's cursor. `run` is the id of the run it may begin.
-pub(crate) async fn take_step(
-    claims: Claims,
-    keys: Keys,
-    wanted: Wanted,
-    run: RunId,
-    now: DateTime<Utc>,
-) -> Settled {
-    let Wanted { entry, grounds, step, overlap, retention_days } = wanted;
+/// The step that a job's cursor takes. `run` is the id of the run it may begin.
+pub(crate) fn propose(keys: &Keys, wanted: Wanted, run: RunId, now: DateTime<Utc>) -> Proposal {
+    let Wanted { entry, grounds, step, overlap, blocking, retention_days, .. } = wanted;
     let job = entry.name.clone();
     let record = |gap: &Gap, outcome| {
         let record = gap_record(&entry, gap, outcome, &grounds.worker, now);
         record.kept_for(retention_days)
     };
-    let (cursor, record, blocking) = match step {
-        Move::Run { slot, cursor, spawn_before } => {
+    let (cursor, record) = match step {
+        Move::Run { slot, cursor, spawn_before, .. } => {
             let within = spawn_before - now;
             let value = Running { slot: Some(slot), ..claimed(&grounds, &entry, now, within) };
-            let puts =
-                vec![(keys.cursor(&job), json(&cursor)), (keys.running(&job, run), json(&value))];
-            let answer = claims.claim_slot(&grounds, &cursor, run, &value, &overlap).await;
-            let live = LiveRun { job: job.clone(), run, fence: 0, value };
-            return Settled { job, effect: Effect::Begins(live, entry), puts, answer };
+            let step = Step::claim_slot(keys, &grounds, &cursor, run, &value, &overlap);
+            let live = LiveRun { job, on: grounds.on, run, fence: 0, value };
+            return Proposal { step, effect: Effect::Begins(live, entry) };
         }
         Move::Skip { slot, cursor, because } => {
             let reason = format!("the run {because} was still live");
             let gap = Gap { from: slot, to: slot, count: 1, reason };
-            (cursor, Some(record(&gap, Outcome::Skipped)), Some(because))
+            (cursor, Some(record(&gap, Outcome::Skipped)))
         }
-        Move::Miss { gap, cursor } => (cursor, Some(record(&gap, Outcome::Missed)), None),
-        Move::Rebase { cursor, owed } => {
-            (cursor, owed.map(|owed| record(&owed, Outcome::Skipped)), None)
-        }
+        Move::Miss { gap, cursor } => (cursor, Some(record(&gap, Outcome::Missed))),
+        Move::Rebase { cursor, owed } => (cursor, owed.map(|owed| record(&owed, Outcome::Skipped))),
     };
-    let mut puts = vec![(keys.cursor(&job), json(&cursor))];
-    puts.extend(record.as_ref().map(|r| (keys.done(&job, r.id), json(r))));
-    let answer = claims.pass(&grounds, &cursor, record.as_ref(), blocking).await;
+    let step = Step::pass(keys, &grounds, &cursor, record.as_ref(), blocking.as_ref());
     let effect = record.map_or(Effect::Moves, |record| Effect::Records(Box::new(record)));
-    Settled { job, effect, puts, answer }
+    Proposal { step, effect }
 }
 
-/// Takes or settles one trigger.
-pub(crate) async fn take_trigger(
-    claims: Claims,
-    keys: Keys,
-    wanted: WantedTrigger,
-    now: DateTime<Utc>,
-) -> Settled {
-    let WantedTrigger { id, trigger, grounds, verdict, retention_days } = wanted;
+/// The step that takes or settles one trigger.
+pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<Utc>) -> Proposal {
+    let WantedTrigger { id, trigger, grounds, verdict, retention_days, .. } = wanted;
     let job = grounds.job.clone();
     let request = trigger.value;
     let taken = (id, trigger.mod_revision);
-    let (effect, puts, answer) = match verdict {
+    match verdict {
         Ok((entry, overlap)) => {
             let deadline = entry.job().map_or(0, |job| job.start_deadline_secs);
             let value = Running {
@@ -118,22 +98,72 @@ pub(crate) async fn take_trigger(
                 ..claimed(&grounds, &entry, now, TimeDelta::seconds(deadline.into()))
             };
             // The trigger's id becomes the run's: whoever asked can follow it.
-            let puts = vec![(keys.running(&job, id), json(&value))];
-            let answer = claims.claim_trigger(&grounds, taken, id, &value, &overlap).await;
-            let live = LiveRun { job: job.clone(), run: id, fence: 0, value };
-            (Effect::Begins(live, entry), puts, answer)
+            let step = Step::claim_trigger(keys, &grounds, taken, &value, &overlap);
+            let live = LiveRun { job, on: grounds.on, run: id, fence: 0, value };
+            Proposal { step, effect: Effect::Begins(live, entry) }
         }
-        Err(reason) => {
+        Err((outcome, reason)) => {
             let worker = &grounds.worker;
-            let mut record = RunRecord::of_none(id, &job, Outcome::Missed, worker, now, &reason)
+            let mut record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
                 .kept_for(retention_days);
             record.trigger = request.kind;
             record.attempt = request.attempt;
             record.scheduled_time = request.slot.map(Slot::instant);
-            let puts = vec![(keys.done(&job, id), json(&record))];
-            let answer = claims.settle_trigger(&job, taken, &record).await;
-            (Effect::Records(Box::new(record)), puts, answer)
+            let step = Step::settle_trigger(keys, &job, taken, &record);
+            Proposal { step, effect: Effect::Records(Box::new(record)) }
         }
-    };
-    Settled { job, effect, puts, answer }
+    }
+}
+
+/// The step that settles the run of a dead worker; `entry` is its job, if it still exists.
+pub(crate) fn propose_lost(
+    keys: &Keys,
+    live: &LiveRun,
+    entry: Option<&JobEntry>,
+    retention_days: Option<u32>,
+    now: DateTime<Utc>,
+) -> Proposal {
+    let command = entry.and_then(|e| e.job()).map_or("", |job| job.command.as_str());
+    let reason = format!("the worker {} died or lost its lease during the run", live.value.worker);
+    let record = RunRecord::of_run(live, command, live.value.since).kept_for(retention_days).ended(
+        Outcome::Lost,
+        now,
+        &reason,
+    );
+    let again = entry.and_then(|entry| follow_up(entry, live, Outcome::Lost, now));
+    let step = Step::settle_lost(keys, live, &record, again.as_ref());
+    Proposal { step, effect: Effect::Records(Box::new(record)) }
+}
+
+/// The step that ends a run of ours that was claimed and cannot be started.
+pub(crate) fn propose_unstarted(
+    keys: &Keys,
+    live: &LiveRun,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Proposal {
+    let record = RunRecord::of_run(live, "", now).ended(Outcome::Missed, now, reason);
+    let step = Step::end(keys, live, &record, None);
+    Proposal { step, effect: Effect::Records(Box::new(record)) }
+}
+
+/// The record of slots that did not run.
+fn gap_record(
+    entry: &JobEntry,
+    gap: &Gap,
+    outcome: Outcome,
+    worker: &WorkerId,
+    now: DateTime<Utc>,
+) -> RunRecord {
+    let id = RunId::new(now);
+    let mut record = RunRecord::of_none(id, &entry.name, outcome, worker, now, &gap.reason);
+    record.command = entry.job().map(|j| j.command.clone()).unwrap_or_default();
+    record.scheduled_time = Some(gap.from.instant());
+    record.job_revision = entry.mod_revision;
+    if gap.count > 1 {
+        record.from_slot = Some(gap.from.instant());
+        record.to_slot = Some(gap.to.instant());
+        record.count = i64::try_from(gap.count).ok();
+    }
+    record
 }

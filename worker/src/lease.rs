@@ -27,6 +27,8 @@ pub(crate) struct Standing {
     pub lease: i64,
     /// When the last acknowledged renewal was sent, since boot.
     confirmed: Duration,
+    /// Whether the fleet has been told that nothing new is taken.
+    pub draining: bool,
 }
 
 impl Standing {
@@ -93,6 +95,7 @@ impl Keeper {
             Ok(lease) => lease,
             Err(e) => return Loss::Etcd(e),
         };
+        let draining = registration.borrow_and_update().draining;
         match Self::write(claims, id, lease, registration).await {
             Ok(Answer::Done(_)) => {}
             Ok(Answer::Refused(_)) => {
@@ -102,24 +105,30 @@ impl Keeper {
             }
             Err(e) => return Loss::Etcd(e),
         }
-        standing.send_replace(Standing { lease, confirmed: sent });
+        standing.send_replace(Standing { lease, confirmed: sent, draining });
         info!("registered as {id} under lease {lease:x}");
         let mut renewals = None;
         loop {
             // A change of the registration is written at once; renewing early does no harm.
             tokio::time::timeout(TTL / 3, registration.changed()).await.ok();
-            registration.mark_unchanged();
+            let draining = registration.borrow_and_update().draining;
             let left = standing.borrow().left();
             let renewed = Self::renewed(etcd, &mut renewals, lease);
             match tokio::time::timeout(left, renewed).await {
-                Ok(Ok(confirmed)) => standing.send_replace(Standing { lease, confirmed }),
+                Ok(Ok(confirmed)) => {
+                    standing.send_modify(|standing| standing.confirmed = confirmed);
+                }
                 Ok(Err(loss)) => return loss,
                 Err(_) => return Loss::Silence,
-            };
+            }
             // It must not hold up the next renewal.
             match tokio::time::timeout(TTL / 4, Self::write(claims, id, lease, registration)).await
             {
-                Ok(Ok(Answer::Done(_))) => {}
+                Ok(Ok(Answer::Done(_))) => {
+                    standing.send_if_modified(|standing| {
+                        std::mem::replace(&mut standing.draining, draining) != draining
+                    });
+                }
                 Ok(Ok(Answer::Refused(_))) => return Loss::Deleted,
                 Ok(Err(e)) => warn!("cannot refresh the registration: {e}"),
                 Err(_) => warn!("cannot refresh the registration: no answer"),

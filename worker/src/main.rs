@@ -3,10 +3,14 @@
 mod agenda;
 mod claim;
 mod clock;
+mod courier;
 mod daemon;
+mod decider;
 mod execute;
 mod fault;
 mod lease;
+mod memory;
+mod metrics;
 mod report;
 mod runs;
 mod schedule;

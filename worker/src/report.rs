@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use carillon_core::claims::Claims;
+use carillon_core::claims::Step;
 use carillon_core::id::{JobName, RunId};
 use carillon_core::records::{Progress, Records, RecordsError};
 use carillon_core::replica::Versioned;
@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
+
+use crate::courier::Courier;
 
 /// Reports on their way to the reporter: senders never wait longer than it takes to file them.
 pub(crate) const REPORTS_BOUND: usize = 1024;
@@ -71,7 +73,7 @@ impl Report {
 /// Writes reports until its channel is closed and all is written, or `patience` is over then.
 pub(crate) struct Reporter {
     pub records: Records,
-    pub claims: Claims,
+    pub courier: Courier,
     pub reports: mpsc::Receiver<Report>,
     /// How long to go on after the channel was closed.
     pub patience: Duration,
@@ -159,10 +161,10 @@ impl Reporter {
             let limit = if indexed { WRITES } else { 1 };
             while may_write && writes.len() < limit {
                 let Some(report) = queue.next() else { break };
-                let (records, claims) = (self.records.clone(), self.claims.clone());
+                let (records, courier) = (self.records.clone(), self.courier.clone());
                 let index = !indexed;
                 writes.spawn(async move {
-                    let answer = write(&records, &claims, &report, index).await;
+                    let answer = write(&records, &courier, &report, index).await;
                     (report, answer)
                 });
             }
@@ -223,7 +225,7 @@ async fn sleep_until(instant: Option<Instant>) {
 
 async fn write(
     records: &Records,
-    claims: &Claims,
+    courier: &Courier,
     report: &Report,
     index: bool,
 ) -> Result<(), RecordsError> {
@@ -244,9 +246,7 @@ async fn write(
         Report::Done(job, done) => {
             records.finished(&done.value).await?;
             // Left behind, it is completed again later, which changes nothing.
-            if let Err(e) = claims.acknowledged(job, done).await {
-                warn!(%job, run = %done.value.id, "the done/ key stays for now: {e}");
-            }
+            courier.post(Step::acknowledged(courier.keys(), job, done)).await;
             Ok(())
         }
     }

@@ -6,17 +6,14 @@ use std::time::Duration;
 
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::run::{LiveRun, RunState};
-use tokio::sync::mpsc;
-
-use crate::execute::Order;
-use crate::supervise::ORDERS_BOUND;
 
 /// A run that this process started.
 struct Mine {
-    orders: mpsc::Sender<Order>,
     /// The revision of its claim.
     fence: i64,
     lease: i64,
+    /// Whether it goes on when the lease is lost.
+    continues: bool,
     grace: Duration,
 }
 
@@ -57,16 +54,19 @@ impl Runs {
         self.live.contains_key(&run)
     }
 
-    /// Begins a run, once: `None` if it was begun before.
-    pub fn begin(&mut self, live: &LiveRun) -> Option<mpsc::Receiver<Order>> {
+    /// Begins a run, once: returns whether it was not begun before.
+    pub fn begin(&mut self, live: &LiveRun) -> bool {
         if self.live.contains_key(&live.run) || self.ended.contains_key(&live.run) {
-            return None;
+            return false;
         }
-        let (orders, to_run) = mpsc::channel(ORDERS_BOUND);
-        let grace = Duration::from_secs(live.value.grace_secs.into());
-        let mine = Mine { orders, fence: live.fence, lease: live.value.lease, grace };
+        let mine = Mine {
+            fence: live.fence,
+            lease: live.value.lease,
+            continues: live.value.continues_secs.is_some(),
+            grace: Duration::from_secs(live.value.grace_secs.into()),
+        };
         self.live.insert(live.run, mine);
-        Some(to_run)
+        true
     }
 
     /// Ends a run. `revision` is that of its end in etcd, where it is known.
@@ -97,19 +97,15 @@ impl Runs {
         self.live.get(&run).is_some_and(|mine| revision >= mine.fence)
     }
 
-    /// Gives a run an order; a run that does not listen any more has ended.
-    pub fn order(&self, run: RunId, order: Order) {
-        if let Some(mine) = self.live.get(&run) {
-            // A full channel holds a kill already.
-            mine.orders.try_send(order).ok();
-        }
+    /// Every live run.
+    pub fn all(&self) -> impl Iterator<Item = RunId> {
+        self.live.keys().copied()
     }
 
-    /// Ends all runs, or those that were not claimed under the lease `except`.
-    pub fn abandon(&self, reason: &str, except: Option<i64>) {
-        for mine in self.live.values().filter(|mine| except != Some(mine.lease)) {
-            mine.orders.try_send(Order::Abandon { reason: reason.to_owned() }).ok();
-        }
+    /// The live runs that were claimed under another lease than this one, and end with theirs.
+    pub fn without_lease(&self, lease: i64) -> impl Iterator<Item = RunId> {
+        let unleased = move |mine: &Mine| mine.lease != lease && !mine.continues;
+        self.live.iter().filter(move |(_, mine)| unleased(mine)).map(|(run, _)| *run)
     }
 
     /// The longest grace period of a live run.
@@ -138,10 +134,11 @@ mod tests {
             since: Utc::now(),
             spawn_before: Utc::now(),
             grace_secs: 10,
+            continues_secs: None,
             job_revision: 1,
         };
         let job = JobName::new("j").unwrap();
-        (LiveRun { job, run: RunId::new(Utc::now()), fence, value }, worker)
+        (LiveRun { job, on: None, run: RunId::new(Utc::now()), fence, value }, worker)
     }
 
     #[test]
@@ -153,8 +150,7 @@ mod tests {
         runs.claiming(live.run);
         assert!(!runs.is_orphan(&live, &me, 7), "its answer is awaited");
         runs.answered(live.run);
-        let orders = runs.begin(&live);
-        assert!(orders.is_some() && runs.begin(&live).is_none());
+        assert!(runs.begin(&live) && !runs.begin(&live));
         assert!(!runs.is_orphan(&live, &me, 7));
     }
 
@@ -162,19 +158,30 @@ mod tests {
     fn a_short_run_is_not_begun_again_when_the_watch_brings_its_claim_late() {
         let (live, me) = claimed(5);
         let mut runs = Runs::default();
-        let _orders = runs.begin(&live);
+        assert!(runs.begin(&live));
         runs.end(live.run, Some(6));
         runs.seen(5);
-        assert!(!runs.is_orphan(&live, &me, 7) && runs.begin(&live).is_none());
+        assert!(!runs.is_orphan(&live, &me, 7) && !runs.begin(&live));
         runs.seen(6);
         assert!(runs.ended.is_empty(), "nothing is kept for ever");
+    }
+
+    #[test]
+    fn a_run_goes_on_without_its_lease_only_where_the_job_says_so() {
+        let mut runs = Runs::default();
+        let (ends, _) = claimed(5);
+        let (mut goes_on, _) = claimed(5);
+        goes_on.value.continues_secs = Some(60);
+        assert!(runs.begin(&ends) && runs.begin(&goes_on));
+        assert_eq!(runs.without_lease(7).count(), 0);
+        assert_eq!(runs.without_lease(8).collect::<Vec<_>>(), [ends.run]);
     }
 
     #[test]
     fn a_list_from_before_the_claim_does_not_settle_the_run() {
         let (live, _) = claimed(5);
         let mut runs = Runs::default();
-        let _orders = runs.begin(&live);
+        assert!(runs.begin(&live));
         assert!(!runs.is_settled_by_others(live.run, 4));
         assert!(runs.is_settled_by_others(live.run, 6));
     }

@@ -6,41 +6,54 @@
 
 mod slots;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use carillon_core::claims::{Grounds, Overlap, overlap_of};
 use carillon_core::decide::{Move, Situation, Step, next_step};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
-use carillon_core::job::{Checked, JobEntry};
+use carillon_core::job::{Checked, Job, JobEntry, Scope};
 use carillon_core::keys::{Key, Keys};
+use carillon_core::rank::{Call, Roster};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
-use carillon_core::run::{LiveRun, RunRecord, TriggerRequest};
+use carillon_core::run::{LiveRun, Outcome, RunRecord, Trigger, TriggerRequest};
+use carillon_core::steps::{Grounds, Overlap, Write};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::agenda::Agenda;
 use slots::Slots;
 
-/// After how long any worker completes a `done/` record that its own worker left behind.
+/// How long each rank leaves to the one before it. The watch brings a step of another long before.
+const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
+/// After how long a worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
 /// Added to a dead worker's grace period before its runs are settled: its children are gone then.
 const SETTLE_MARGIN: TimeDelta = TimeDelta::seconds(2);
+/// How long the cursor of a deleted job is kept: made again meanwhile, the job is known.
+const KEPT_OF_JOB: TimeDelta = TimeDelta::days(1);
+/// How long a worker's own cursors are kept after it has gone: a restart takes less.
+const KEPT_OF_WORKER: TimeDelta = TimeDelta::seconds(60);
 
 /// Something that becomes due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Due {
     /// A look at a job: at its oldest undecided slot, or a second look.
     Job(JobName),
+    /// Those before us in rank have not taken the job's step: it is our turn.
+    JobTurn(JobName),
     /// A trigger whose time has come, or a second look at it.
     Trigger(JobName, RunId),
+    /// Those before us in rank have not taken the trigger: it is our turn.
+    TriggerTurn(JobName, RunId),
     /// The run of a worker that seems dead.
     Lost(JobName, RunId),
     /// The start deadline of a run that waits for those it replaces.
     Spawn(JobName, RunId),
     /// A decision that nobody has taken to MongoDB.
     Lingering(JobName, RunId),
+    /// A cursor that may be needed no more.
+    Cursor(JobName, Option<WorkerId>),
 }
 
 /// The state of the fleet and what this worker has to do about it.
@@ -51,13 +64,21 @@ pub(crate) struct Schedule {
     /// What is due and waits for room among the runs, by when it was due.
     held: Agenda<Due>,
     slots: Slots,
+    /// Jobs with a slot to catch up that wait for the end of a run.
+    blocked: BTreeSet<JobName>,
+    roster: Roster,
     /// Up to which job every one is being looked at again.
     round: Option<Bound<JobName>>,
     /// Whose turn it is.
     turn: u8,
     keys: Keys,
     worker: WorkerId,
+    labels: BTreeMap<String, String>,
+    /// When this worker registered.
+    registered: DateTime<Utc>,
     max_skew: TimeDelta,
+    /// Why nothing may be claimed, by what others than the settings say.
+    bar: Option<String>,
 }
 
 /// A step that wants to be taken, with everything the transaction compares.
@@ -66,7 +87,21 @@ pub(crate) struct Wanted {
     pub grounds: Grounds,
     pub step: Move,
     pub overlap: Overlap,
+    /// The live run because of which a slot is skipped.
+    pub blocking: Option<LiveRun>,
+    /// How many other workers come first; 0: nobody.
+    pub rank: u32,
     pub retention_days: Option<u32>,
+}
+
+impl Wanted {
+    /// What the step asks of the worker that takes it.
+    fn call(step: &Move) -> Call {
+        match step {
+            Move::Run { .. } | Move::Skip { .. } => Call::Run,
+            Move::Miss { .. } | Move::Rebase { .. } => Call::Settle,
+        }
+    }
 }
 
 /// A trigger that wants to be taken or settled.
@@ -75,52 +110,74 @@ pub(crate) struct WantedTrigger {
     pub trigger: Versioned<TriggerRequest>,
     pub grounds: Grounds,
     /// The job and how to run it, or why it does not run.
-    pub verdict: Result<(Arc<JobEntry>, Overlap), String>,
+    pub verdict: Result<(Arc<JobEntry>, Overlap), (Outcome, String)>,
+    /// How many other workers come first; 0: nobody.
+    pub rank: u32,
     pub retention_days: Option<u32>,
 }
 
 impl Schedule {
-    pub fn new(keys: Keys, worker: WorkerId, max_skew: TimeDelta) -> Self {
+    pub fn new(
+        keys: Keys,
+        worker: WorkerId,
+        labels: BTreeMap<String, String>,
+        max_skew: TimeDelta,
+    ) -> Self {
         Self {
             replica: Replica::default(),
             agenda: Agenda::default(),
             held: Agenda::default(),
             slots: Slots::default(),
+            blocked: BTreeSet::new(),
+            roster: Roster::default(),
             round: None,
             turn: 0,
             keys,
             worker,
+            labels,
+            registered: DateTime::UNIX_EPOCH,
             max_skew,
+            bar: None,
         }
     }
 
     /// Takes in a feed, files what it changed, and returns the touched keys.
     pub fn take(&mut self, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
         let touched = self.replica.apply(&self.keys, feed, now);
+        if touched.iter().any(|key| matches!(key, Key::Worker(_) | Key::Drain(_))) {
+            self.roster = Roster::of(&self.replica);
+        }
         for key in &touched {
             self.file(key, now);
         }
         touched
     }
 
-    /// Takes in the keys that an acknowledged transaction of our own has put, unless the watch has
-    /// brought them already.
-    pub fn take_own(&mut self, puts: Vec<(String, Vec<u8>)>, revision: i64, now: DateTime<Utc>) {
+    /// Takes in what an acknowledged transaction of our own has written, unless the watch has
+    /// brought it already.
+    pub fn take_own(&mut self, writes: Vec<Write>, revision: i64, now: DateTime<Utc>) {
         if self.replica.revision >= revision {
             return;
         }
-        let items = puts
-            .into_iter()
-            .map(|(key, value)| Item {
-                key: key.into_bytes(),
-                value: Some(value),
-                mod_revision: revision,
-                create_revision: revision,
-                lease: 0,
-            })
-            .collect();
+        let item = |(key, value): (String, Option<Vec<u8>>)| Item {
+            key: key.into_bytes(),
+            value,
+            mod_revision: revision,
+            create_revision: revision,
+            lease: 0,
+        };
+        let parts = writes.into_iter().map(|write| match write {
+            Write::Put(key, value) => (key, Some(value)),
+            Write::Delete(key) => (key, None),
+        });
+        let items = parts.map(item).collect();
         // The revision itself is the watch's to advance: it has not delivered everything before.
         self.take(&Feed::Changes { revision: self.replica.revision, items }, now);
+    }
+
+    /// This worker has registered.
+    pub fn registered(&mut self, now: DateTime<Utc>) {
+        self.registered = now;
     }
 
     /// The earliest instant at which anything is to be done.
@@ -189,8 +246,17 @@ impl Schedule {
         self.bring_up_triggers(job, at);
     }
 
+    /// Where this worker looks for the job's cursor: at its own, where the job runs on every
+    /// worker.
+    fn place_of(&self, job: &Job) -> Option<&WorkerId> {
+        (job.scope == Scope::EveryWorker).then_some(&self.worker)
+    }
+
     fn follow_cursor(&mut self, job: &JobName, now: DateTime<Utc>) {
-        let cursor = self.replica.cursors.get(job).map(|cursor| &cursor.value);
+        self.agenda.remove(&Due::JobTurn(job.clone()));
+        let Some(entry) = self.replica.jobs.get(job) else { return };
+        let on = entry.job().and_then(|job| self.place_of(job));
+        let cursor = self.replica.cursor(job, on).map(|cursor| &cursor.value);
         // One in the future stops its job, which a look finds out and tells.
         let cursor = cursor.filter(|cursor| cursor.through <= now + self.max_skew);
         if !cursor.is_some_and(|cursor| self.slots.go_on(job, cursor)) {
@@ -200,10 +266,27 @@ impl Schedule {
 
     fn file(&mut self, key: &Key, now: DateTime<Utc>) {
         match key {
-            Key::Cursor(job) => self.follow_cursor(job, now),
-            Key::Job(job) => self.bring_up(job, now),
-            Key::Trigger(job, id) => self.agenda.insert(Due::Trigger(job.clone(), *id), now),
-            Key::Running(job, run) => {
+            Key::Cursor(job, on) => {
+                if on.as_ref().is_none_or(|on| *on == self.worker) {
+                    self.follow_cursor(job, now);
+                }
+                self.file_unneeded(job, on.as_ref(), now);
+            }
+            Key::Job(job) => {
+                self.agenda.remove(&Due::JobTurn(job.clone()));
+                self.bring_up(job, now);
+                self.file_unneeded(job, None, now);
+                let own = self.replica.own_cursors.get(job);
+                let own: Vec<_> = own.into_iter().flat_map(|own| own.keys().cloned()).collect();
+                for on in own {
+                    self.file_unneeded(job, Some(&on), now);
+                }
+            }
+            Key::Trigger(job, id) => {
+                self.agenda.remove(&Due::TriggerTurn(job.clone(), *id));
+                self.agenda.insert(Due::Trigger(job.clone(), *id), now);
+            }
+            Key::Running(job, _, run) => {
                 let due = Due::Lost(job.clone(), *run);
                 match self.settlement_of(job, *run, now) {
                     // Its worker's name may be registered anew and refreshed every few seconds:
@@ -212,6 +295,9 @@ impl Schedule {
                     Some(_) => {}
                     None => drop(self.agenda.remove(&due)),
                 }
+                if self.blocked.remove(job) {
+                    self.agenda.insert(Due::Job(job.clone()), now);
+                }
                 self.bring_up_triggers(job, now);
             }
             Key::Worker(worker) => {
@@ -219,16 +305,25 @@ impl Schedule {
                     .replica
                     .all_live()
                     .filter(|live| live.value.worker == *worker)
-                    .map(|live| (live.job.clone(), live.run))
+                    .map(|live| (live.job.clone(), live.on.clone(), live.run))
                     .collect();
-                for (job, run) in runs {
-                    self.file(&Key::Running(job, run), now);
+                for (job, on, run) in runs {
+                    self.file(&Key::Running(job, on, run), now);
+                }
+                if !self.replica.workers.contains_key(worker) {
+                    let own = &self.replica.own_cursors;
+                    let own = own.iter().filter(|(_, own)| own.contains_key(worker));
+                    let own: Vec<_> = own.map(|(job, _)| job.clone()).collect();
+                    for job in own {
+                        self.file_unneeded(&job, Some(worker), now);
+                    }
                 }
             }
             Key::Done(job, id) => {
                 let due = Due::Lingering(job.clone(), *id);
                 if self.replica.done.contains_key(&(job.clone(), *id)) {
-                    self.agenda.insert(due, now + LINGERING);
+                    let rank = self.rank(job, None, Call::Settle);
+                    self.agenda.insert(due, now + LINGERING + RANK_DELAY * 4 * small(rank));
                 } else {
                     self.agenda.remove(&due);
                 }
@@ -240,6 +335,52 @@ impl Schedule {
             | Key::Unknown(_)
             | Key::Misnamed(..) => {}
         }
+    }
+
+    /// Puts a cursor that nobody may need any more on the agenda.
+    fn file_unneeded(&mut self, job: &JobName, on: Option<&WorkerId>, now: DateTime<Utc>) {
+        let due = Due::Cursor(job.clone(), on.cloned());
+        match self.unneeded(job, on) {
+            Some(after) if self.agenda.get(&due).is_none() => {
+                let rank = self.rank(job, None, Call::Settle);
+                self.agenda.insert(due, now + after + RANK_DELAY * small(rank));
+            }
+            Some(_) => {}
+            None => drop(self.agenda.remove(&due)),
+        }
+    }
+
+    /// After how long a cursor is deleted; `None` while it is needed, or there is none.
+    fn unneeded(&self, job: &JobName, on: Option<&WorkerId>) -> Option<TimeDelta> {
+        self.replica.cursor(job, on)?;
+        let Some(entry) = self.replica.jobs.get(job) else { return Some(KEPT_OF_JOB) };
+        // What a broken job is, nobody knows.
+        let scope = entry.job()?.scope;
+        if (scope == Scope::EveryWorker) != on.is_some() {
+            return Some(TimeDelta::zero());
+        }
+        let gone = on.is_some_and(|on| !self.replica.workers.contains_key(on));
+        gone.then_some(KEPT_OF_WORKER)
+    }
+
+    /// The revision of a cursor that may be deleted now, and that of its job; 0: it is gone.
+    pub fn collectable(&self, job: &JobName, on: Option<&WorkerId>) -> Option<(i64, i64)> {
+        self.unneeded(job, on)?;
+        let job_revision = self.replica.jobs.get(job).map_or(0, |entry| entry.mod_revision);
+        Some((self.replica.cursor(job, on)?.mod_revision, job_revision))
+    }
+
+    /// How many other workers come before this one for a step of the job.
+    pub fn rank(&self, name: &JobName, job: Option<&Job>, call: Call) -> u32 {
+        match job {
+            Some(job) => self.roster.rank(&self.worker, name, job, call),
+            None => self.roster.rank(&self.worker, name, &Job::default(), call),
+        }
+    }
+
+    /// Waits for those before us in rank to take a job's step.
+    pub fn leave_to_others(&mut self, due: Due, rank: u32, now: DateTime<Utc>) {
+        self.agenda.insert(due, now + RANK_DELAY * small(rank));
     }
 
     fn bring_up_triggers(&mut self, job: &JobName, at: DateTime<Utc>) {
@@ -267,8 +408,17 @@ impl Schedule {
             .workers
             .get(&live.value.worker)
             .is_some_and(|worker| worker.lease == live.value.lease);
-        let grace = TimeDelta::seconds(live.value.grace_secs.into());
-        (!alive).then(|| now + grace + SETTLE_MARGIN)
+        if alive {
+            return None;
+        }
+        let grace = TimeDelta::seconds(live.value.grace_secs.into()) + SETTLE_MARGIN;
+        let rank = self.rank(job, None, Call::Settle);
+        // One that goes on without its lease may still be running until its time-out.
+        let ends = live
+            .value
+            .continues_secs
+            .map(|secs| live.value.since + TimeDelta::seconds(secs.into()) + grace);
+        Some((now + grace).max(ends.unwrap_or(now)) + RANK_DELAY * small(rank))
     }
 
     /// A live run.
@@ -287,23 +437,40 @@ impl Schedule {
         self.replica.done.get(&(job.clone(), id))
     }
 
-    /// Why nothing at all may be claimed, by the fleet's settings. A change of them brings every
-    /// job up again.
+    /// Bars this worker from claiming, or lets it go on: then every job is looked at again.
+    pub fn bar(&mut self, why: Option<String>, now: DateTime<Utc>) {
+        let was = std::mem::replace(&mut self.bar, why);
+        if was.is_some() && self.bar.is_none() {
+            self.look_at_all(now);
+        }
+    }
+
+    /// Why nothing at all may be claimed. A change of that brings every job up again.
     pub fn barred(&self) -> Option<String> {
-        let (settings, _) = self.replica.settings();
+        if self.bar.is_some() {
+            return self.bar.clone();
+        }
+        let settings = &self.replica.settings.as_ref()?.value;
         if settings.frozen {
             return Some("the fleet is frozen".to_owned());
         }
-        let (theirs, ours) = (settings.rules_version?, rules_version());
+        let (theirs, ours) = (settings.rules_version.as_deref()?, rules_version());
         (theirs != ours)
             .then(|| format!("it computes by the rules {ours}, and the fleet by {theirs}"))
     }
 
-    fn grounds(&self, job: &JobName, job_revision: i64, lease: i64) -> Grounds {
+    fn grounds(
+        &self,
+        job: &JobName,
+        on: Option<&WorkerId>,
+        job_revision: i64,
+        lease: i64,
+    ) -> Grounds {
         Grounds {
             job: job.clone(),
+            on: on.cloned(),
             job_revision,
-            cursor_revision: self.replica.cursors.get(job).map_or(0, |c| c.mod_revision),
+            cursor_revision: self.replica.cursor(job, on).map_or(0, |c| c.mod_revision),
             settings_revision: self.replica.settings().1,
             worker: self.worker.clone(),
             lease,
@@ -322,7 +489,9 @@ impl Schedule {
     ) -> Result<Option<Wanted>, String> {
         let due = Due::Job(job.clone());
         self.agenda.remove(&due);
+        self.agenda.remove(&Due::JobTurn(job.clone()));
         self.held.remove(&due);
+        self.blocked.remove(job);
         let Some(entry) = self.replica.jobs.get(job).cloned() else {
             self.slots.forget(job);
             return Ok(None);
@@ -331,13 +500,20 @@ impl Schedule {
             return Ok(None);
         }
         let checked = entry.state.as_ref().map_err(ToString::to_string)?;
+        let on = self.place_of(&checked.job).cloned();
+        if on.is_some() && !checked.job.selects(&self.labels) {
+            self.slots.forget(job);
+            return Ok(None);
+        }
         let zone = self.replica.zone_of(checked)?;
-        let cursor = self.replica.cursors.get(job).map(|c| &c.value);
+        let cursor = self.replica.cursor(job, on.as_ref()).map(|c| &c.value);
+        let live = self.replica.live_on(job, on.as_ref()).next();
         let situation = Situation {
             entry: &entry,
             zone,
             cursor,
-            live: self.replica.live_of(job).next().map(|live| live.run),
+            live: live.map(|live| live.run),
+            registered: on.as_ref().map(|_| self.registered),
             now,
             max_skew: self.max_skew,
         };
@@ -361,11 +537,25 @@ impl Schedule {
                 self.agenda.insert(due, at);
                 Ok(None)
             }
+            Step::Blocked(_) => {
+                self.blocked.insert(job.clone());
+                Ok(None)
+            }
             Step::Move(step) => {
-                let grounds = self.grounds(job, entry.mod_revision, lease);
-                let overlap = self.overlap(checked);
-                let retention_days = self.retention_of(&entry);
-                Ok(Some(Wanted { entry: entry.clone(), grounds, step, overlap, retention_days }))
+                let rank = match on {
+                    Some(_) => 0,
+                    None => self.rank(job, Some(&checked.job), Wanted::call(&step)),
+                };
+                let blocking = matches!(step, Move::Skip { .. }).then(|| live.cloned()).flatten();
+                Ok(Some(Wanted {
+                    grounds: self.grounds(job, on.as_ref(), entry.mod_revision, lease),
+                    overlap: self.overlap(checked, on.as_ref()),
+                    retention_days: self.retention_of(&entry),
+                    entry: entry.clone(),
+                    step,
+                    blocking,
+                    rank,
+                }))
             }
         }
     }
@@ -381,9 +571,8 @@ impl Schedule {
         self.replica.live_of(&live.job).filter(|other| other.fence < live.fence).count()
     }
 
-    fn overlap(&self, checked: &Checked) -> Overlap {
-        let live = self.replica.live_of(&checked.name).map(|live| live.run);
-        overlap_of(checked, self.replica.revision, live)
+    fn overlap(&self, checked: &Checked, on: Option<&WorkerId>) -> Overlap {
+        Overlap::of(checked, self.replica.revision, self.replica.live_on(&checked.name, on))
     }
 
     /// When a trigger that nobody has taken is settled.
@@ -402,43 +591,92 @@ impl Schedule {
     ) -> Option<WantedTrigger> {
         let due = Due::Trigger(job.clone(), id);
         self.agenda.remove(&due);
+        self.agenda.remove(&Due::TriggerTurn(job.clone(), id));
         self.held.remove(&due);
         let trigger = self.replica.triggers.get(&(job.clone(), id))?.clone();
         let request = &trigger.value;
         if self.barred().is_some() {
             return None;
         }
-        if request.not_before > now {
-            self.agenda.insert(due, request.not_before);
-            return None;
-        }
         let entry = self.replica.jobs.get(job).cloned();
-        let too_late = now > request.not_after;
-        let verdict = match &entry {
-            None => Err("the job was deleted before the run could start".to_owned()),
-            Some(entry) if entry.create_revision != request.job_created => {
-                Err("the job was deleted and made again before the run could start".to_owned())
+        let on = request.on.as_ref();
+        let verdict = match self.verdict(entry.as_ref(), request, now) {
+            Verdict::Runs(entry, overlap) => Ok((entry, overlap)),
+            Verdict::Settled(outcome, reason) => Err((outcome, reason)),
+            Verdict::Waits(until) => {
+                self.agenda.insert(due, until);
+                return None;
             }
-            Some(_) if too_late => Err("no worker started it in time".to_owned()),
-            Some(entry) => match &entry.state {
-                Err(problems) => Err(problems.to_string()),
-                Ok(checked) => Ok((entry.clone(), self.overlap(checked))),
-            },
         };
-        if matches!(verdict, Ok((_, Overlap::Forbid))) && self.replica.live_of(job).next().is_some()
-        {
-            // It waits for the live run to end, as long as it may.
-            self.agenda.insert(due, Self::expiry_of(request));
-            return None;
-        }
+        let call = if verdict.is_ok() { Call::Run } else { Call::Settle };
+        let rank = match on {
+            Some(_) if call == Call::Run => 0,
+            _ => self.rank(job, entry.as_ref().and_then(|e| e.job()), call),
+        };
         let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
-        let grounds = self.grounds(job, job_revision, lease);
+        let grounds = self.grounds(job, on, job_revision, lease);
         let retention_days = match &entry {
             Some(entry) => self.retention_of(entry),
             None => self.replica.settings().0.retention_days,
         };
-        Some(WantedTrigger { id, trigger, grounds, verdict, retention_days })
+        Some(WantedTrigger { id, trigger, grounds, verdict, rank, retention_days })
     }
+
+    /// What becomes of a trigger, as things stand.
+    fn verdict(
+        &self,
+        entry: Option<&Arc<JobEntry>>,
+        request: &TriggerRequest,
+        now: DateTime<Utc>,
+    ) -> Verdict {
+        let missed = |reason: &str| Verdict::Settled(Outcome::Missed, reason.to_owned());
+        let Some(entry) = entry else {
+            return missed("the job was deleted before the run could start");
+        };
+        if entry.create_revision != request.job_created {
+            return missed("the job was deleted and made again before the run could start");
+        }
+        if now > request.not_after {
+            return missed("no worker started it in time");
+        }
+        let checked = match &entry.state {
+            Ok(checked) => checked,
+            Err(problems) => return missed(&problems.to_string()),
+        };
+        // What a person asks for runs although the job is paused.
+        let by_itself = matches!(request.kind, Trigger::Retry | Trigger::After);
+        if !checked.job.enabled
+            && (by_itself || request.kind == Trigger::Rerun && request.attempt > 1)
+        {
+            let reason = "the job was paused before the next attempt".to_owned();
+            return Verdict::Settled(Outcome::Skipped, reason);
+        }
+        if request.not_before > now {
+            return Verdict::Waits(request.not_before);
+        }
+        let on = request.on.as_ref();
+        let elsewhere = on.is_some_and(|on| *on != self.worker);
+        let overlap = self.overlap(checked, on);
+        let busy = matches!(overlap, Overlap::Forbid)
+            && self.replica.live_on(&entry.name, on).next().is_some();
+        if elsewhere || busy {
+            // It waits for its worker, or for the live run to end, as long as it may.
+            return Verdict::Waits(Self::expiry_of(request));
+        }
+        Verdict::Runs(entry.clone(), overlap)
+    }
+}
+
+/// What becomes of a trigger.
+enum Verdict {
+    Runs(Arc<JobEntry>, Overlap),
+    Settled(Outcome, String),
+    Waits(DateTime<Utc>),
+}
+
+/// A rank as a factor; past a thousand all are last.
+fn small(rank: u32) -> i32 {
+    i32::try_from(rank).map_or(1000, |rank| rank.min(1000))
 }
 
 #[cfg(test)]

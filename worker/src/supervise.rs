@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_core::claims::{Answer, Claims};
-use carillon_core::decide::due_at;
+use carillon_core::claims::{Answer, Refusal, Step};
+use carillon_core::decide::{due_at, follow_up};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::JobEntry;
 use carillon_core::records::{Progress, Records};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::clock;
+use crate::courier::Courier;
 use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::fault::{Fault, Point};
 use crate::lease::Standing;
@@ -33,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// What every supervisor needs.
 #[derive(Clone)]
 pub(crate) struct Supervisor {
-    pub claims: Claims,
+    pub courier: Courier,
     pub records: Records,
     pub executor: Executor,
     pub reports: mpsc::Sender<Report>,
@@ -73,16 +74,21 @@ impl Supervisor {
         if let Some(reason) = self.must_not_spawn(&live) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(Outcome::Missed, clock::now(), &reason);
-            let ended_at = self.end(&live, record).await;
+            let ended_at = self.end(&live, &entry, record).await;
             return Over { live, lateness: None, ended_at };
         }
         self.fault.reach(Point::Claimed);
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = watch::channel(live.value.clone());
-        let advancing = tokio::spawn(advance(self.claims.clone(), live.clone(), states));
+        let advancing = tokio::spawn(advance(self.courier.clone(), live.clone(), states));
         let due = match live.value.trigger {
-            Trigger::Schedule => live.value.slot.map(|slot| due_at(checked, slot.instant())),
+            // One that is caught up is late on purpose.
+            Trigger::Schedule => live
+                .value
+                .slot
+                .map(|slot| due_at(checked, slot.instant()))
+                .filter(|due| live.value.since < *due + checked.job.start_deadline()),
             _ => None,
         };
         let mut follower = Follower { supervisor: &self, record, state, due, lateness: None };
@@ -107,7 +113,7 @@ impl Supervisor {
             }
         };
         self.fault.reach(Point::Ended);
-        let ended_at = self.end(&live, record).await;
+        let ended_at = self.end(&live, &entry, record).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
         Over { live, lateness, ended_at }
@@ -174,19 +180,23 @@ impl Supervisor {
         self.reports.send(report).await.ok();
     }
 
-    /// Turns the run's key into its `done/` record, for as long as etcd takes to answer, and has
-    /// it reported. Returns the revision of the end, where it is known.
-    async fn end(&self, live: &LiveRun, record: RunRecord) -> Option<i64> {
+    /// Turns the run's key into its `done/` record, and asks for another attempt if the job wants
+    /// one, for as long as etcd takes to answer. Returns the revision of the end, where it is known.
+    async fn end(&self, live: &LiveRun, entry: &JobEntry, record: RunRecord) -> Option<i64> {
+        let mut again = follow_up(entry, live, record.outcome, clock::now());
         let mut pause = Duration::from_millis(100);
         let mut asked_before = false;
         loop {
-            match self.claims.end(live, &record).await {
+            let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
+            match self.courier.send(step).await {
                 Ok(Answer::Done(mod_revision)) => {
                     self.fault.reach(Point::Settled);
                     let done = Versioned { value: record, mod_revision };
                     self.send(Report::Done(live.job.clone(), Box::new(done))).await;
                     return Some(mod_revision);
                 }
+                // Nothing follows a run that somebody wanted dead.
+                Ok(Answer::Refused(Refusal::KillAsked)) if again.is_some() => again = None,
                 // An earlier try has ended it: its done/ key is completed from there.
                 Ok(Answer::Refused(_)) if asked_before => return None,
                 Ok(Answer::Refused(_)) => {
@@ -257,10 +267,10 @@ fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
 }
 
 /// Writes the newest state of a run into its key. A state that was passed over is not written.
-async fn advance(claims: Claims, mut live: LiveRun, mut states: watch::Receiver<Running>) {
+async fn advance(courier: Courier, mut live: LiveRun, mut states: watch::Receiver<Running>) {
     while states.changed().await.is_ok() {
         live.value = states.borrow_and_update().clone();
-        match claims.advance(&live).await {
+        match courier.send(Step::advance(courier.keys(), &live)).await {
             Ok(Answer::Done(_)) => {}
             Ok(Answer::Refused(_)) => return,
             Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),

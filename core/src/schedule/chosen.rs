@@ -10,15 +10,18 @@ pub(super) fn chosen_by(name: &str, what: &str, index: usize, size: u32) -> u32 
     let separator = [0];
     let index = (index as u64).to_le_bytes();
     let bytes = name.bytes().chain(separator).chain(what.bytes()).chain(separator).chain(index);
-    // FNV-1a gathers the bytes; it leaves the high bits poorly mixed.
-    let gathered = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+    ((u128::from(mixed(gathered(bytes))) * u128::from(size)) >> 64) as u32
+}
+
+/// The bytes as one number, by FNV-1a; it leaves the high bits poorly mixed.
+pub(crate) fn gathered(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    ((u128::from(mixed(gathered)) * u128::from(size)) >> 64) as u32
+    })
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
-fn mixed(hash: u64) -> u64 {
+pub(crate) fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ hash >> 31

@@ -171,6 +171,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 pub use chosen::spread_of;
+pub(crate) use chosen::{gathered, mixed};
 pub use error::ScheduleError;
 pub use intern::Interner;
 pub use notes::{ClockNote, Skipped, Times, Upcoming};

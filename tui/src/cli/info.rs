@@ -27,7 +27,7 @@ pub(super) async fn info(
     };
     let facts = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("rules", rules_version()),
+        ("rules", rules_version().to_owned()),
         ("user", operator.who.to_string()),
         ("config", config.display().to_string()),
         ("state", state.display().to_string()),

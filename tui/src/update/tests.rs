@@ -425,7 +425,7 @@ fn take(model: &mut Model, step: Step, at: DateTime<Utc>) -> Vec<Effect> {
         Step::Resize(w, h) => Msg::Input(Event::Resize(w, h)),
         Step::Paste(text) => Msg::Input(Event::Paste(text)),
         Step::Snapshot => snapshot(),
-        Step::Empty => Msg::Fleet(Feed::Snapshot { revision: 1, items: Vec::new() }),
+        Step::Empty => Msg::Fleet(Feed::Snapshot { revision: 1, cluster: 1, items: Vec::new() }),
         Step::Lost => Msg::Fleet(Feed::Lost { reason: "gone\u{1b}[2J".to_owned() }),
         Step::Records(n) => Msg::Recent(vec![record("settle", n, Outcome::TimedOut)]),
         Step::Tick => Msg::Tick,

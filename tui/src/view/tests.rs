@@ -176,7 +176,7 @@ fn empty_states_say_what_to_do_next() {
     has(row(&screen, "does not answer"), &["http://127.0.0.1:2379", "connection refused"]);
     has(screen.last().unwrap(), &["etcd ✗ not reached"]);
     let items = Vec::new();
-    update(&mut model, Msg::Fleet(Feed::Snapshot { revision: 1, items }), now());
+    update(&mut model, Msg::Fleet(Feed::Snapshot { revision: 1, cluster: 1, items }), now());
     let screen = render(&mut model);
     row(&screen, "no jobs yet");
     has(row(&screen, "press n"), &["carillon apply -f FILE"]);

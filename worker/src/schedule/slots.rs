@@ -94,6 +94,8 @@ mod tests {
             zone: zone.to_owned(),
             anchor: None,
             enabled: true,
+            rules: String::new(),
+            offset: 0,
             through: at(through),
             updated_at: None,
         }

@@ -38,7 +38,9 @@ fn cursor(name: &str, expr: &str, through: &str) -> Item {
         zone: "UTC".to_owned(),
         anchor: None,
         enabled: true,
+        rules: rules_version().to_owned(),
         through: at(through),
+        offset: 0,
         updated_at: None,
     };
     put(&format!("cursor/{name}"), &serde_json::to_string(&cursor).unwrap(), 6)
@@ -53,7 +55,7 @@ fn trigger(job: &str, id: RunId, not_before: &str) -> Item {
 
 fn empty() -> Schedule {
     let keys = Keys::new("/cron").unwrap();
-    Schedule::new(keys, WorkerId::new("w").unwrap(), TimeDelta::seconds(10))
+    Schedule::new(keys, WorkerId::new("w").unwrap(), BTreeMap::new(), TimeDelta::seconds(10))
 }
 
 /// Jobs `j0000` and so on, minutely, decided up to midnight and looked at one second later.
@@ -64,7 +66,7 @@ fn minutely(count: usize) -> Schedule {
         [job(&name, "* * * * *", ""), cursor(&name, "* * * * *", "2026-01-01T00:00:00Z")]
     });
     let now = at("2026-01-01T00:00:01Z");
-    schedule.take(&Feed::Snapshot { revision: 6, items: items.collect() }, now);
+    schedule.take(&Feed::Snapshot { revision: 6, cluster: 1, items: items.collect() }, now);
     assert_eq!(look_at_due(&mut schedule, now), Vec::<String>::new());
     schedule
 }
@@ -128,6 +130,9 @@ fn a_job_that_was_paused_or_deleted_waits_for_nothing() {
             schedule.take(&changes(vec![put("cursor/j0000", &cursor, 9)]), now);
         }
     }
+    // Only the cursor of the deleted one is still to go.
+    let collected = schedule.agenda.pop_due(now + KEPT_OF_JOB);
+    assert_eq!(collected, Some((now + KEPT_OF_JOB, Due::Cursor(name("j0001"), None))));
     assert_eq!(schedule.peek(), None);
 }
 
