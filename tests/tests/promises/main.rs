@@ -19,5 +19,6 @@ mod guard;
 mod killing;
 mod metrics;
 mod outages;
+mod secured;
 mod slots;
 mod support;
