@@ -68,6 +68,9 @@ struct Arguments {
     /// Where to die, for tests: claimed, started, ended or settled
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
+    /// A file with milliseconds by which to set this worker's clock off, for tests
+    #[arg(long, value_name = "FILE", env = "CARILLON_CLOCK_OFFSET_FILE", hide = true)]
+    clock_offset_file: Option<PathBuf>,
     /// What to log, for example `info` or `carillon_worker=debug`
     #[arg(long, value_name = "FILTER", env = "CARILLON_LOG", default_value = "info")]
     log: String,
@@ -98,10 +101,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: Arguments) -> Result<()> {
+fn start(mut arguments: Arguments) -> Result<()> {
+    let clock_offset_file = arguments.clock_offset_file.take();
     let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some(file) = clock_offset_file {
+            clock::follow(file);
+        }
         let (stop, stops) = mpsc::channel(2);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
