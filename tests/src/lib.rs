@@ -15,5 +15,6 @@ pub mod faults;
 pub mod fleet;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod stack;
 pub mod svg;
