@@ -13,6 +13,7 @@ pub mod console;
 pub mod demo;
 pub mod faults;
 pub mod fleet;
+pub mod oracle;
 pub mod process;
 pub mod programs;
 pub mod proxy;
