@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use carillon_core::id::{RunId, Slot};
 use carillon_core::run::Outcome;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use etcd_client::{Client as EtcdClient, GetOptions};
 use futures::TryStreamExt;
 use mongodb::Client as MongoClient;
@@ -30,7 +30,37 @@ use witness::Witness;
 /// this often.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// Waits until all that is decided now is settled and recorded, and collects the evidence of it.
+/// How far back records may still change, in milliseconds: far longer than any run of a trial, a
+/// clock that is off included.
+const CHANGES: i64 = 5 * 60_000;
+
+/// From which record on MongoDB is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Since(RunId);
+
+impl Since {
+    /// From the first that may have changed since this was collected.
+    #[must_use]
+    pub fn of(evidence: &Evidence) -> Self {
+        let newest = evidence.records.iter().map(|record| record.id).max();
+        let at = newest.map(|id| id.made_at() - TimeDelta::milliseconds(CHANGES));
+        Self(at.map_or(RunId::FIRST, RunId::new))
+    }
+}
+
+impl Evidence {
+    /// Puts what was found later over what was found before.
+    pub fn take_in(&mut self, later: Self) {
+        let newer: BTreeSet<RunId> = later.records.iter().map(|record| record.id).collect();
+        self.records.retain(|record| !newer.contains(&record.id));
+        self.records.extend(later.records);
+        self.lines = later.lines;
+        self.through = later.through;
+    }
+}
+
+/// Waits until all that is decided now is settled and recorded, and collects the evidence of it,
+/// with the records from `since` on.
 ///
 /// # Errors
 ///
@@ -40,6 +70,7 @@ pub async fn gather(
     mongo: &MongoClient,
     prefix: &str,
     witness: &Witness,
+    since: Since,
     limit: Duration,
 ) -> Result<Evidence> {
     let deadline = Instant::now() + limit;
@@ -53,7 +84,7 @@ pub async fn gather(
         }
         sleep(ASK_EVERY).await;
     }
-    let records = records(mongo, prefix).await?;
+    let records = records(mongo, prefix, since).await?;
     Ok(Evidence { lines: witness.lines()?, records, through })
 }
 
@@ -88,13 +119,17 @@ async fn decided(
     Ok((through, open))
 }
 
-async fn records(mongo: &MongoClient, fleet: &str) -> Result<Vec<Record>> {
+async fn records(mongo: &MongoClient, fleet: &str, since: Since) -> Result<Vec<Record>> {
     let fields = doc! {
         "jobName": 1, "outcome": 1, "scheduledTime": 1, "attempt": 1,
         "fromSlot": 1, "toSlot": 1, "count": 1,
     };
     let log = mongo.database("cron").collection::<Document>("log");
-    let found = log.find(doc! {"fleet": fleet}).projection(fields).batch_size(10_000).await;
+    let found = log
+        .find(doc! {"fleet": fleet, "_id": {"$gte": since.0.to_string()}})
+        .projection(fields)
+        .batch_size(10_000)
+        .await;
     let found = found.context("cannot read the records")?;
     let documents: Vec<Document> = found.try_collect().await.context("cannot read the records")?;
     documents.iter().map(|document| read(document).context("a strange record")).collect()
