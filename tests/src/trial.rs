@@ -132,12 +132,13 @@ impl Trial {
     ///
     /// When something does not start.
     pub async fn start(options: Options) -> Result<Self> {
-        let stack = Stack::start_with(&StackOptions {
+        let stack_options = StackOptions {
             etcd_nodes: 3,
             etcd_arguments: options.etcd_arguments,
             ..StackOptions::default()
-        })
-        .await?;
+        };
+        // Boxed: starting servers is a large future.
+        let stack = Box::pin(Stack::start_with(&stack_options)).await?;
         let folder = TempDir::new_in(stack.folder()).context("cannot make a folder")?;
         let arguments = ["--drain-timeout", "5"].map(str::to_owned).to_vec();
         let fleet_options = FleetOptions { arguments, ..FleetOptions::default() };

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use etcd_client::{AlarmAction, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions};
+use etcd_client::{
+    AlarmAction, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Load, ONE_TRY, PATIENCE, Trial};
@@ -186,6 +188,23 @@ impl Trial {
         let compacted = self.compact().await;
         self.set_network(id, CutOff::Etcd, Mode::Pass)?;
         compacted
+    }
+
+    /// Puts so many keys that mean nothing among those of the fleet: a list of them has pages.
+    ///
+    /// # Errors
+    ///
+    /// When etcd does not take them.
+    pub async fn fill_keys(&self, count: usize) -> Result<()> {
+        let mut etcd = self.etcd().await?;
+        let keys: Vec<usize> = (0..count).collect();
+        for some in keys.chunks(100) {
+            let put =
+                |number| TxnOp::put(format!("{}/later/{number}", self.fleet.prefix()), "", None);
+            let puts: Vec<TxnOp> = some.iter().map(put).collect();
+            etcd.txn(Txn::new().and_then(puts)).await.context("cannot put keys")?;
+        }
+        Ok(())
     }
 
     /// Fills etcd until it takes no more, leaves it so for a while, then makes room again. Etcd
