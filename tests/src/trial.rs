@@ -137,13 +137,13 @@ impl Trial {
             etcd_arguments: options.etcd_arguments,
             ..StackOptions::default()
         };
-        // Boxed: starting servers is a large future.
+        // What starts processes is a large future, so it is boxed.
         let stack = Box::pin(Stack::start_with(&stack_options)).await?;
         let folder = TempDir::new_in(stack.folder()).context("cannot make a folder")?;
         let arguments = ["--drain-timeout", "5"].map(str::to_owned).to_vec();
         let fleet_options = FleetOptions { arguments, ..FleetOptions::default() };
         let mut trial = Self {
-            fleet: Fleet::start_with(&stack, 0, fleet_options).await?,
+            fleet: Box::pin(Fleet::start_with(&stack, 0, fleet_options)).await?,
             links: BTreeMap::new(),
             mongo: stack.mongo().await?,
             witness: Witness::in_folder(folder.path()),
@@ -155,7 +155,7 @@ impl Trial {
             probes: 0,
         };
         for number in 1..=options.workers {
-            trial.start_worker(&format!("w{number}"), &[]).await?;
+            Box::pin(trial.start_worker(&format!("w{number}"), &[])).await?;
         }
         trial.is_well();
         Ok(trial)

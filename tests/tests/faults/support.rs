@@ -15,7 +15,7 @@ pub async fn trial(workers: usize) -> Trial {
 }
 
 pub async fn with_options(options: Options) -> Trial {
-    let mut trial = Trial::start(options).await.unwrap();
+    let mut trial = Box::pin(Trial::start(options)).await.unwrap();
     for number in 0..4 {
         trial.put(&format!("each-{number}"), &Load::default()).await.unwrap();
     }
