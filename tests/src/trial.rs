@@ -11,7 +11,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use carillon_core::etcd::Etcd;
+use carillon_core::id::RunId;
 use chrono::{DateTime, TimeDelta, Utc};
 use etcd_client::Client as EtcdClient;
 use mongodb::Client as MongoClient;
@@ -32,6 +34,8 @@ pub use faults::{CutOff, POINTS};
 
 /// Long enough for anything that works, on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How soon every worker knows the same jobs as etcd.
+const TABLES_AGREE: Duration = Duration::from_secs(5);
 /// A file offers no event to wait for, so it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long one request to a wounded etcd may take before it is sent again.
@@ -359,6 +363,11 @@ impl Trial {
         )
         .await?;
         self.evidence.take_in(found);
+        let urls = self.stack.etcd_member_urls();
+        let core = Etcd::connect(&urls, self.fleet.keys().clone()).await?;
+        oracle::tables_agree(&core, TABLES_AGREE).await?;
+        let left_behind = self.left_behind();
+        ensure!(left_behind.is_empty(), "processes of runs that are over live: {left_behind:?}");
         Ok(self.judge())
     }
 
@@ -381,7 +390,7 @@ impl Trial {
 
     /// The processes of runs that are over: see [`oracle::left_behind`].
     #[must_use]
-    pub fn left_behind(&self) -> Vec<(carillon_core::id::RunId, u32)> {
+    pub fn left_behind(&self) -> Vec<(RunId, u32)> {
         oracle::left_behind(&self.evidence)
     }
 

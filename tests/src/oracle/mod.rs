@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use carillon_core::etcd::Etcd;
+use carillon_core::fleet::WorkerEntry;
 use carillon_core::id::{RunId, Slot};
+use carillon_core::replica::Replica;
 use carillon_core::run::Outcome;
 use chrono::{DateTime, TimeDelta, Utc};
 use etcd_client::{Client as EtcdClient, GetOptions};
@@ -172,31 +175,19 @@ pub fn left_behind(evidence: &Evidence) -> Vec<(RunId, u32)> {
 
 /// Waits until every worker's registration carries the hash of a fresh list of the jobs.
 ///
-/// TO BE COMPLETED with the field `tableHash` of registrations: `fresh` is what `carillon-core`
-/// computes of a fresh list. Registrations without the field are passed over.
-///
 /// # Errors
 ///
 /// When etcd does not answer, or a worker has another hash after `limit`.
-pub async fn tables_agree(
-    etcd: &mut EtcdClient,
-    prefix: &str,
-    fresh: impl Fn() -> Option<String>,
-    limit: Duration,
-) -> Result<()> {
+pub async fn tables_agree(etcd: &Etcd, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     loop {
-        let Some(wanted) = fresh() else { return Ok(()) };
-        let options = GetOptions::new().with_prefix();
-        let answer = etcd.get(format!("{prefix}/workers/"), Some(options)).await?;
-        let mut differ = Vec::new();
-        for pair in answer.kvs() {
-            let value: Value = serde_json::from_slice(pair.value())?;
-            let hash = value.get("tableHash").and_then(Value::as_str);
-            if hash.is_some_and(|hash| hash != wanted) {
-                differ.push(pair.key_str()?.to_owned());
-            }
-        }
+        let mut fresh = Replica::default();
+        fresh.apply(etcd.keys(), &etcd.snapshot().await?, Utc::now());
+        let wanted = format!("{:016x}", fresh.table_hash());
+        let agrees = |worker: &&WorkerEntry| {
+            worker.value.as_ref().is_ok_and(|registration| registration.table_hash == wanted)
+        };
+        let differ: Vec<_> = fresh.workers.values().filter(|w| !agrees(w)).map(|w| &w.id).collect();
         if differ.is_empty() {
             return Ok(());
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use etcd_client::{
-    AlarmAction, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp,
+    AlarmAction, AlarmOptions, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions,
+    Txn, TxnOp,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -234,9 +235,15 @@ impl Trial {
             let mut member = EtcdClient::connect([url], None).await?;
             member.defragment().await.context("cannot defragment")?;
         }
-        etcd.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
-            .await
-            .context("cannot disarm the alarm")?;
+        // Each member has raised its own.
+        let alarms = etcd.alarm(AlarmAction::Get, AlarmType::Nospace, None).await?;
+        for raised in alarms.alarms() {
+            let mut options = AlarmOptions::new();
+            options.with_member(raised.member_id());
+            etcd.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(options))
+                .await
+                .context("cannot disarm the alarm")?;
+        }
         self.is_well();
         Ok(())
     }

@@ -42,9 +42,7 @@ async fn a_rolling_restart_loses_nothing() {
     assert_eq!(report.outcomes.get("lost"), None, "{report}");
 }
 
-/// The guard process, which ends the children of a worker that was killed, is being built.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the worker's guard process"]
 async fn the_children_of_a_killed_worker_end() {
     let mut trial = trial(2).await;
     let run: RunId = trial.line("a long run", |line| line.job == "replace").await.unwrap().run;
