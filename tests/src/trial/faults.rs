@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use etcd_client::{
-    AlarmAction, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp,
-};
+use etcd_client::{Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Load, ONE_TRY, PATIENCE, Trial};
@@ -50,6 +48,16 @@ impl Trial {
         self.start_worker(id, &["--fault", point]).await?;
         self.fleet.ended(id, PATIENCE).await?;
         Ok(())
+    }
+
+    /// Restarts a worker so that it dies at one of [`POINTS`], and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end in order first, or lives for longer than a minute.
+    pub async fn restart_to_die(&mut self, id: &str, point: &str) -> Result<()> {
+        self.fleet.stop(id).await?;
+        self.die_at(id, point).await
     }
 
     /// Freezes a worker until its lease is over.
@@ -228,15 +236,26 @@ impl Trial {
         }
         self.is_ill();
         sleep(full).await;
+        let until = Instant::now() + PATIENCE;
         etcd.delete("/filler/", Some(DeleteOptions::new().with_prefix())).await?;
         self.compact().await?;
-        for url in self.stack.etcd_member_urls() {
-            let mut member = EtcdClient::connect([url], None).await?;
-            member.defragment().await.context("cannot defragment")?;
+        // Members compact each in its own time, and a member that is still large raises the alarm
+        // again, so this is done until a put succeeds.
+        loop {
+            for url in self.stack.etcd_member_urls() {
+                let mut member = EtcdClient::connect([url], None).await?;
+                member.defragment().await.context("cannot defragment")?;
+            }
+            // Of every member that raised it, which `etcdctl` finds out.
+            self.stack.etcdctl(&["alarm", "disarm"])?;
+            match etcd.put("/filler", "", None).await {
+                Ok(_) => break,
+                Err(error) if Instant::now() >= until => {
+                    return Err(error).context("etcd is full for good");
+                }
+                Err(_) => sleep(ONE_TRY / 4).await,
+            }
         }
-        etcd.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
-            .await
-            .context("cannot disarm the alarm")?;
         self.is_well();
         Ok(())
     }
