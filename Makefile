@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 export PATH := $(ROOT)/target/stack/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz picture setup clean-demo
+.PHONY: help demo test soak check bench fuzz picture setup clean-demo
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +19,11 @@ demo: setup ## Start etcd, MongoDB, three workers and sample jobs, and open the 
 test: setup ## Run every test, those on real servers too
 	@cargo build --workspace --bins
 	@cargo test --workspace
+
+# Where a worker dies and what its clock shows can be chosen in a debug build only.
+soak: setup ## Do random faults to a fleet for MINUTES (30); SEED=, JOBS=, WITHOUT= as soak --help says
+	@cargo build --workspace --bins
+	@$(TARGET)/debug/soak
 
 check: setup ## Format, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
+<<<<<<< HEAD
 use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions,
     Txn, TxnOp,
 };
+=======
+use etcd_client::{Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp};
+>>>>>>> faults
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Load, ONE_TRY, PATIENCE, Trial};
@@ -51,6 +55,16 @@ impl Trial {
         self.start_worker(id, &["--fault", point]).await?;
         self.fleet.ended(id, PATIENCE).await?;
         Ok(())
+    }
+
+    /// Restarts a worker so that it dies at one of [`POINTS`], and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end in order first, or lives for longer than a minute.
+    pub async fn restart_to_die(&mut self, id: &str, point: &str) -> Result<()> {
+        self.fleet.stop(id).await?;
+        self.die_at(id, point).await
     }
 
     /// Freezes a worker until its lease is over.
@@ -172,8 +186,11 @@ impl Trial {
         let answer = etcd.get("any", None).await.context("cannot read etcd")?;
         let revision = answer.header().context("etcd answered without a revision")?.revision();
         let options = CompactionOptions::new().with_physical();
-        etcd.compact(revision, Some(options)).await.context("cannot compact")?;
-        Ok(())
+        match etcd.compact(revision, Some(options)).await {
+            // Nothing was written since the last time.
+            Err(e) if e.to_string().contains("has been compacted") => Ok(()),
+            compacted => compacted.map(drop).context("cannot compact"),
+        }
     }
 
     /// Compacts etcd up to where it is, while a worker cannot hear what goes on.
@@ -229,12 +246,27 @@ impl Trial {
         }
         self.is_ill();
         sleep(full).await;
+        let until = Instant::now() + PATIENCE;
         etcd.delete("/filler/", Some(DeleteOptions::new().with_prefix())).await?;
         self.compact().await?;
-        for url in self.stack.etcd_member_urls() {
-            let mut member = EtcdClient::connect([url], None).await?;
-            member.defragment().await.context("cannot defragment")?;
+        // Members compact each in its own time, and a member that is still large raises the alarm
+        // again, so this is done until a put succeeds.
+        loop {
+            for url in self.stack.etcd_member_urls() {
+                let mut member = EtcdClient::connect([url], None).await?;
+                member.defragment().await.context("cannot defragment")?;
+            }
+            // Of every member that raised it, which `etcdctl` finds out.
+            self.stack.etcdctl(&["alarm", "disarm"])?;
+            match etcd.put("/filler", "", None).await {
+                Ok(_) => break,
+                Err(error) if Instant::now() >= until => {
+                    return Err(error).context("etcd is full for good");
+                }
+                Err(_) => sleep(ONE_TRY / 4).await,
+            }
         }
+<<<<<<< HEAD
         // Each member has raised its own.
         let alarms = etcd.alarm(AlarmAction::Get, AlarmType::Nospace, None).await?;
         for raised in alarms.alarms() {
@@ -244,6 +276,8 @@ impl Trial {
                 .await
                 .context("cannot disarm the alarm")?;
         }
+=======
+>>>>>>> faults
         self.is_well();
         Ok(())
     }
