@@ -5,14 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-<<<<<<< HEAD
-use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Client as EtcdClient, CompactionOptions, DeleteOptions,
-    Txn, TxnOp,
-};
-=======
 use etcd_client::{Client as EtcdClient, CompactionOptions, DeleteOptions, Txn, TxnOp};
->>>>>>> faults
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Load, ONE_TRY, PATIENCE, Trial};
@@ -266,18 +259,6 @@ impl Trial {
                 Err(_) => sleep(ONE_TRY / 4).await,
             }
         }
-<<<<<<< HEAD
-        // Each member has raised its own.
-        let alarms = etcd.alarm(AlarmAction::Get, AlarmType::Nospace, None).await?;
-        for raised in alarms.alarms() {
-            let mut options = AlarmOptions::new();
-            options.with_member(raised.member_id());
-            etcd.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(options))
-                .await
-                .context("cannot disarm the alarm")?;
-        }
-=======
->>>>>>> faults
         self.is_well();
         Ok(())
     }
