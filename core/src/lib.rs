@@ -25,4 +25,5 @@ pub mod schedule;
 pub mod settings;
 pub mod steps;
 pub mod timetable;
+pub mod why;
 pub mod zones;

@@ -31,6 +31,7 @@ pub mod text;
 pub mod theme;
 pub mod update;
 pub mod view;
+pub mod why;
 
 #[cfg(test)]
 mod testing;
