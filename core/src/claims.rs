@@ -59,7 +59,7 @@ impl Claims {
             };
             match self.etcd.txn_once(txn).await {
                 Ok(answer) => answers.extend(read(part, &answer).into_iter().map(Ok)),
-                Err(e) if part.len() > 1 && !e.is_ambiguous() => {
+                Err(EtcdError::Refused { .. }) if part.len() > 1 => {
                     let (left, right) = part.split_at(part.len() / 2);
                     parts.extend([right, left]);
                 }

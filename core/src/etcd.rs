@@ -1,25 +1,42 @@
-//! The connection to etcd: bounded calls with errors for an operator, the paged list, and the feed
-//! that keeps a [`crate::replica::Replica`] true through compaction, disconnects and leader loss.
+//! The connection to etcd: bounded calls with errors for an operator, going on with another endpoint
+//! where one fails, the paged list, and the feed that keeps a [`crate::replica::Replica`] true
+//! through compaction, disconnects and leader loss.
+//!
+//! The client balances but does not fail over, so each endpoint has a client of its own here, and
+//! everything uses the current one until that one fails.
 
+use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, ConnectOptions, EventType, GetOptions, KeyValue, KvClient, LeaseClient,
-    LeaseKeepAliveStream, LeaseKeeper, Txn, TxnResponse, WatchClient, WatchOptions, WatchResponse,
-    WatchStream,
+    Certificate, Client, ConnectOptions, EventType, GetOptions, Identity, KeyValue, KvClient,
+    LeaseClient, LeaseKeepAliveStream, LeaseKeeper, TlsOptions, Txn, TxnResponse, WatchClient,
+    WatchOptions, WatchResponse, WatchStream,
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
 
 use crate::keys::Keys;
 use crate::replica::{Feed, Item};
+use crate::settings::{Endpoints, Tls};
 
 /// Nothing that etcd answers at all takes longer.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How often a read or a compare-and-swap is tried while no endpoint answers.
-const TRIES: u32 = 3;
+/// How long one of several endpoints may take before another is asked. A member that lives answers
+/// in less, also while a leader is elected; a worker's lease outlives a few of these.
+const OTHERS_LIMIT: Duration = Duration::from_secs(2);
+/// How often a read or a compare-and-swap is tried while no endpoint answers: at least so often,
+/// and once more than there are endpoints.
+const TRIES: usize = 3;
+/// The first pause between tries; each further one is four times as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How often a list is begun anew because its revision was compacted under it.
+const LIST_TRIES: u32 = 5;
 /// Keys per page of a list: the fastest size measured for 100,000 keys (0.49 s).
 const PAGE: i64 = 5_000;
 /// The decoding limit: a page of the largest jobs does not fit in gRPC's default 4 MiB.
@@ -53,6 +70,14 @@ pub enum EtcdError {
         /// What etcd said.
         detail: String,
     },
+    /// etcd takes no more writes until somebody makes room; nothing happened.
+    #[error("etcd {endpoints}: {detail} ({OUT_OF_SPACE})")]
+    Full {
+        /// The configured endpoints.
+        endpoints: String,
+        /// What etcd said.
+        detail: String,
+    },
     /// etcd refused for another reason; nothing happened.
     #[error("etcd {endpoints}: {detail}")]
     Refused {
@@ -63,21 +88,133 @@ pub enum EtcdError {
     },
 }
 
+/// What to do when etcd takes no more writes: <https://etcd.io/docs/v3.5/op-guide/maintenance/>.
+const OUT_OF_SPACE: &str = "it takes no more writes: compact and defragment it, then run `etcdctl alarm disarm`; \
+                            a higher --quota-backend-bytes and --auto-compaction-retention keep it from happening again";
+
 impl EtcdError {
+    fn detail(&self) -> &str {
+        match self {
+            Self::Unreachable { detail, .. }
+            | Self::Denied { detail, .. }
+            | Self::Full { detail, .. }
+            | Self::Refused { detail, .. } => detail,
+        }
+    }
+
+    /// Whether the revision that was asked for is gone.
+    fn is_compacted(&self) -> bool {
+        matches!(self, Self::Refused { detail, .. } if detail.contains("has been compacted"))
+    }
+
     /// Whether the request may have been carried out although no answer came.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 }
 
-/// A connection to one fleet's part of etcd. Cheap to clone.
+/// A connection to one fleet's part of etcd. Cheap to clone; the clones share what they know of the
+/// endpoints.
 #[derive(Clone)]
 pub struct Etcd {
+    shared: Arc<Shared>,
+    keys: Keys,
+}
+
+struct Shared {
+    /// At least one.
+    endpoints: Vec<Endpoint>,
+    /// The endpoint that calls and new streams go to.
+    current: AtomicUsize,
+    retries: AtomicU64,
+    login: Option<(String, String)>,
+    /// The endpoints, for messages.
+    shown: String,
+}
+
+struct Endpoint {
+    url: String,
+    client: Client,
+    clients: Clients,
+    signed: Mutex<Signed>,
+    /// Whether it has failed since it last answered.
+    down: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Clients {
     kv: KvClient,
     watch: WatchClient,
     lease: LeaseClient,
-    keys: Keys,
-    endpoints: String,
+}
+
+/// Our standing with one endpoint: a token is good for the one that gave it.
+#[derive(Default)]
+struct Signed {
+    /// How often we have signed in.
+    times: u64,
+    /// Whether that gave us a token; without authentication there is none.
+    token: bool,
+}
+
+/// Why one call to one endpoint failed.
+enum Failure {
+    Silence(Duration),
+    Said(etcd_client::Error),
+}
+
+impl Failure {
+    /// Whether the request cannot have left this machine: only connecting is ever refused.
+    fn never_sent(&self) -> bool {
+        let Self::Said(etcd_client::Error::GRpcStatus(status)) = self else { return false };
+        let mut cause = status.source();
+        while let Some(e) = cause {
+            if let Some(e) = e.downcast_ref::<std::io::Error>() {
+                return e.kind() == std::io::ErrorKind::ConnectionRefused;
+            }
+            cause = e.source();
+        }
+        false
+    }
+}
+
+impl Endpoint {
+    async fn prepare(url: &str, tls: &Tls) -> Result<Self, etcd_client::Error> {
+        let mut options = ConnectOptions::new()
+            .with_require_leader(true)
+            .with_connect_timeout(Duration::from_secs(2))
+            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
+            .with_keep_alive_while_idle(true);
+        if url.starts_with("https://") || !tls.is_empty() {
+            options = options.with_tls(tls_options(tls));
+        }
+        let client = Client::connect([url], Some(options)).await?;
+        let clients = Clients {
+            kv: client.kv_client().max_decoding_message_size(DECODE_LIMIT),
+            watch: client.watch_client().max_decoding_message_size(DECODE_LIMIT),
+            lease: client.lease_client(),
+        };
+        Ok(Self {
+            url: url.to_owned(),
+            client,
+            clients,
+            signed: Mutex::default(),
+            down: AtomicBool::new(false),
+        })
+    }
+}
+
+fn tls_options(tls: &Tls) -> TlsOptions {
+    let mut options = TlsOptions::new();
+    options = match &tls.authority {
+        Some(pem) => options.ca_certificate(Certificate::from_pem(pem.text.reveal())),
+        None => options.with_enabled_roots(),
+    };
+    if let Some((certificate, key)) = &tls.own {
+        let identity = Identity::from_pem(certificate.text.reveal(), key.text.reveal());
+        options = options.identity(identity);
+    }
+    options
 }
 
 pub(crate) struct Listed {
@@ -90,24 +227,39 @@ impl Etcd {
     /// Prepares the connection; nothing is sent yet, so this succeeds while etcd is away.
     ///
     /// # Errors
-    /// An endpoint that is not a URL, or an empty list.
-    pub async fn connect(endpoints: &[String], keys: Keys) -> Result<Self, EtcdError> {
+    /// An endpoint that is not a URL, an empty list, or certificates that cannot be used.
+    pub async fn connect(endpoints: impl Into<Endpoints>, keys: Keys) -> Result<Self, EtcdError> {
+        let endpoints: Endpoints = endpoints.into();
         let shown = endpoints.join(",");
-        let options = ConnectOptions::new()
-            .with_require_leader(true)
-            .with_connect_timeout(Duration::from_secs(2))
-            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
-            .with_keep_alive_while_idle(true);
-        let client = Client::connect(endpoints, Some(options))
-            .await
-            .map_err(|e| EtcdError::Refused { endpoints: shown.clone(), detail: e.to_string() })?;
-        Ok(Self {
-            kv: client.kv_client().max_decoding_message_size(DECODE_LIMIT),
-            watch: client.watch_client().max_decoding_message_size(DECODE_LIMIT),
-            lease: client.lease_client(),
-            keys,
-            endpoints: shown,
-        })
+        let refused = |detail: String| EtcdError::Refused { endpoints: shown.clone(), detail };
+        let mut prepared = Vec::new();
+        for url in endpoints.iter() {
+            let endpoint = Endpoint::prepare(url, &endpoints.tls).await.map_err(|e| {
+                let files: Vec<&str> = endpoints.tls.files().collect();
+                match files.as_slice() {
+                    [] => refused(words(&e)),
+                    files => refused(format!("{} (is {} right?)", words(&e), files.join(", "))),
+                }
+            })?;
+            prepared.push(endpoint);
+        }
+        if prepared.is_empty() {
+            return Err(refused("no endpoint is given".to_owned()));
+        }
+        let login = endpoints.login.as_ref().map(|login| {
+            let password = String::from_utf8_lossy(login.password.reveal()).into_owned();
+            (login.user.clone(), password)
+        });
+        // Not all of a fleet begins with the same member.
+        let first = noise() % prepared.len();
+        let shared = Shared {
+            endpoints: prepared,
+            current: AtomicUsize::new(first),
+            retries: AtomicU64::new(0),
+            login,
+            shown,
+        };
+        Ok(Self { shared: Arc::new(shared), keys })
     }
 
     /// The key layout of this fleet.
@@ -117,52 +269,200 @@ impl Etcd {
 
     /// The configured endpoints, for messages.
     pub fn endpoints(&self) -> &str {
-        &self.endpoints
+        &self.shared.shown
     }
 
-    fn error(&self, e: &etcd_client::Error) -> EtcdError {
-        let endpoints = self.endpoints.clone();
-        match e {
+    /// How many calls were sent again since the connection was made, for whatever reason.
+    pub fn retries(&self) -> u64 {
+        self.shared.retries.load(Ordering::Relaxed)
+    }
+
+    fn error(&self, failure: &Failure) -> EtcdError {
+        let endpoints = self.shared.shown.clone();
+        let said = match failure {
+            Failure::Silence(limit) => {
+                let detail = format!("no answer within {} s", limit.as_secs_f32());
+                return EtcdError::Unreachable { endpoints, detail };
+            }
+            Failure::Said(said) => said,
+        };
+        let mut detail = words(said);
+        if ["invalid peer certificate", "received fatal alert"].iter().any(|t| detail.contains(t)) {
+            detail.push_str(" (check the CA, the certificate and the key for etcd)");
+        }
+        match said {
             etcd_client::Error::GRpcStatus(status) => {
-                let detail = status.message().to_owned();
+                let says = |text| status.message().contains(text);
                 // gRPC status codes: https://grpc.io/docs/guides/status-codes/
                 match i32::from(status.code()) {
                     7 | 16 => EtcdError::Denied { endpoints, detail },
+                    3 if says("authentication failed") || says("user name is empty") => {
+                        EtcdError::Denied { endpoints, detail }
+                    }
+                    8 if says("database space exceeded") => EtcdError::Full { endpoints, detail },
+                    8 if says("too many requests") => EtcdError::Unreachable { endpoints, detail },
                     1 | 2 | 4 | 13 | 14 => EtcdError::Unreachable { endpoints, detail },
                     _ => EtcdError::Refused { endpoints, detail },
                 }
             }
-            other => EtcdError::Unreachable { endpoints, detail: other.to_string() },
+            etcd_client::Error::LeaseKeepAliveError(text) if text.contains("not found") => {
+                EtcdError::Refused { endpoints, detail }
+            }
+            _ => EtcdError::Unreachable { endpoints, detail },
         }
     }
 
-    async fn bounded<T>(
+    /// The endpoint in use, by its place in the list.
+    fn current(&self) -> Result<(usize, &Endpoint), EtcdError> {
+        let place = self.shared.current.load(Ordering::Relaxed);
+        let endpoint = self.shared.endpoints.get(place).ok_or_else(|| EtcdError::Refused {
+            endpoints: self.shared.shown.clone(),
+            detail: "no endpoint is given".to_owned(),
+        })?;
+        Ok((place, endpoint))
+    }
+
+    /// Goes on with another endpoint, one that has not failed if there is one.
+    fn leave(&self, place: usize, reason: &str) {
+        let endpoints = &self.shared.endpoints;
+        let Some(failed) = endpoints.get(place) else { return };
+        let new = !failed.down.swap(true, Ordering::Relaxed);
+        let mut others = (1..endpoints.len()).map(|step| (place + step) % endpoints.len());
+        let works = |at: &usize| {
+            endpoints.get(*at).is_some_and(|endpoint| !endpoint.down.load(Ordering::Relaxed))
+        };
+        let Some(next) = others.clone().find(works).or_else(|| others.next()) else {
+            debug!("etcd {}: {reason}", failed.url);
+            return;
+        };
+        // Whoever fails at the same time has moved on already.
+        let current = &self.shared.current;
+        let moved = current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
+        let to = endpoints.get(next).map_or("", |endpoint| &endpoint.url);
+        if new && moved.is_ok() {
+            warn!("etcd {}: {reason}; going on with {to}", failed.url);
+        } else {
+            debug!("etcd {}: {reason}; going on with {to}", failed.url);
+        }
+    }
+
+    /// How long one endpoint may take when there may be others to ask.
+    fn patience(&self) -> Duration {
+        if self.shared.endpoints.len() > 1 { OTHERS_LIMIT } else { CALL_LIMIT }
+    }
+
+    /// Calls the current endpoint, and leaves it if it does not answer. Returns its place with the
+    /// answer.
+    async fn once<T, F>(
         &self,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, EtcdError> {
-        match timeout(CALL_LIMIT, call).await {
-            Ok(answer) => answer.map_err(|e| self.error(&e)),
-            Err(_) => Err(EtcdError::Unreachable {
-                endpoints: self.endpoints.clone(),
-                detail: format!("no answer within {} s", CALL_LIMIT.as_secs()),
-            }),
-        }
-    }
-
-    /// Tries again, on another endpoint where there is one, while nobody answers.
-    async fn retried<T, F>(&self, mut call: impl FnMut(KvClient) -> F) -> Result<T, EtcdError>
+        limit: Duration,
+        call: &mut impl FnMut(Clients) -> F,
+    ) -> Result<(usize, T), Failure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut pause = Duration::from_millis(50);
-        for _ in 1..TRIES {
-            match self.bounded(call(self.kv.clone())).await {
-                Err(e) if e.is_ambiguous() => tokio::time::sleep(pause).await,
-                answer => return answer,
+        let (place, endpoint) = self
+            .current()
+            .map_err(|e| Failure::Said(etcd_client::Error::EndpointError(e.to_string())))?;
+        let answer = timeout(limit, self.signed(endpoint, call)).await;
+        let failure = match answer {
+            Ok(Ok(answer)) => {
+                if endpoint.down.swap(false, Ordering::Relaxed) {
+                    info!("etcd {}: answers again", endpoint.url);
+                }
+                return Ok((place, answer));
             }
+            Ok(Err(said)) => Failure::Said(said),
+            Err(_) => Failure::Silence(limit),
+        };
+        if let EtcdError::Unreachable { detail, .. } = self.error(&failure) {
+            self.leave(place, &detail);
+        }
+        Err(failure)
+    }
+
+    /// Calls an endpoint; signs in before where that is needed, and again if etcd has forgotten us:
+    /// tokens expire, and a member that is started again knows none.
+    async fn signed<T, F>(
+        &self,
+        endpoint: &Endpoint,
+        call: &mut impl FnMut(Clients) -> F,
+    ) -> Result<T, etcd_client::Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        if self.shared.login.is_none() {
+            return call(endpoint.clients.clone()).await;
+        }
+        let Signed { times, token } = self.sign_in(endpoint, 0).await?;
+        match call(endpoint.clients.clone()).await {
+            // Refused before anything happened, so even a claim may be sent again.
+            Err(etcd_client::Error::GRpcStatus(status))
+                if forgotten(status.message())
+                    || i32::from(status.code()) == 16
+                    || i32::from(status.code()) == 7 && !token =>
+            {
+                self.count(&format!("etcd {}: {}", endpoint.url, status.message()));
+                self.sign_in(endpoint, times).await?;
+                call(endpoint.clients.clone()).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Signs in, unless somebody did since we had done so `times` times.
+    async fn sign_in(&self, endpoint: &Endpoint, times: u64) -> Result<Signed, etcd_client::Error> {
+        let mut signed = endpoint.signed.lock().await;
+        if let Some(login) = &self.shared.login
+            && signed.times == times
+        {
+            signed.token = match endpoint.client.clone().update_user(Some(login.clone())).await {
+                Err(etcd_client::Error::GRpcStatus(status))
+                    if status.message().contains("authentication is not enabled") =>
+                {
+                    false
+                }
+                answer => answer.map(|()| true)?,
+            };
+            signed.times += 1;
+            debug!("etcd {}: signed in as {}", endpoint.url, login.0);
+        }
+        Ok(Signed { ..*signed })
+    }
+
+    /// Signs in whatever we think of our token; whether that went well.
+    async fn sign_in_anew(&self, place: usize, reason: &str) -> bool {
+        let Some(endpoint) = self.shared.endpoints.get(place) else { return false };
+        if self.shared.login.is_none() {
+            return false;
+        }
+        self.count(&format!("etcd {}: {reason}", endpoint.url));
+        let times = endpoint.signed.lock().await.times;
+        matches!(timeout(self.patience(), self.sign_in(endpoint, times)).await, Ok(Ok(_)))
+    }
+
+    /// Counts a call that is sent again.
+    fn count(&self, reason: &str) {
+        let count = self.shared.retries.fetch_add(1, Ordering::Relaxed) + 1;
+        debug!("trying again ({count} retries so far): {reason}");
+    }
+
+    /// Tries again, on another endpoint where there is one, while nobody answers.
+    async fn retried<T, F>(&self, mut call: impl FnMut(Clients) -> F) -> Result<T, EtcdError>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES.max(self.shared.endpoints.len() + 1) {
+            match self.once(self.patience(), &mut call).await.map_err(|e| self.error(&e)) {
+                Err(e) if e.is_ambiguous() => self.count(&e.to_string()),
+                answer => return answer.map(|(_, answer)| answer),
+            }
+            tokio::time::sleep(jittered(pause)).await;
             pause *= 4;
         }
-        self.bounded(call(self.kv.clone())).await
+        let last = self.once(CALL_LIMIT, &mut call).await;
+        last.map(|(_, answer)| answer).map_err(|e| self.error(&e))
     }
 
     /// Reads one key.
@@ -171,9 +471,9 @@ impl Etcd {
     /// When etcd does not answer or refuses.
     pub async fn get(&self, key: &str) -> Result<Option<Item>, EtcdError> {
         let answer = self
-            .retried(|mut kv| {
+            .retried(|mut to| {
                 let key = key.to_owned();
-                async move { kv.get(key, None).await }
+                async move { to.kv.get(key, None).await }
             })
             .await?;
         Ok(answer.kvs().first().map(item))
@@ -181,11 +481,25 @@ impl Etcd {
 
     /// Sends a transaction once. An ambiguous error means that it may have happened.
     ///
+    /// Where an endpoint refuses the very connection, nothing was sent, and the next one gets it.
+    ///
     /// # Errors
     /// When etcd does not answer or refuses.
     pub async fn txn_once(&self, txn: Txn) -> Result<TxnResponse, EtcdError> {
-        let mut kv = self.kv.clone();
-        self.bounded(kv.txn(txn)).await
+        let mut call = |mut to: Clients| {
+            let txn = txn.clone();
+            async move { to.kv.txn(txn).await }
+        };
+        for _ in 1..self.shared.endpoints.len() {
+            match self.once(self.patience(), &mut call).await {
+                Err(failure) if failure.never_sent() => {
+                    self.count(&self.error(&failure).to_string());
+                }
+                answer => return answer.map(|(_, answer)| answer).map_err(|e| self.error(&e)),
+            }
+        }
+        let last = self.once(self.patience(), &mut call).await;
+        last.map(|(_, answer)| answer).map_err(|e| self.error(&e))
     }
 
     /// Sends a compare-and-swap, again while nobody answers: it must be one that cannot succeed
@@ -194,9 +508,9 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, EtcdError> {
-        self.retried(|mut kv| {
+        self.retried(|mut to| {
             let txn = txn.clone();
-            async move { kv.txn(txn).await }
+            async move { to.kv.txn(txn).await }
         })
         .await
     }
@@ -206,11 +520,18 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub async fn ping(&self) -> Result<(Duration, i64), EtcdError> {
-        let mut kv = self.kv.clone();
-        let sent = Instant::now();
-        let options = GetOptions::new().with_keys_only();
-        let answer = self.bounded(kv.get(self.keys.settings(), Some(options))).await?;
-        Ok((sent.elapsed(), answer.header().map_or(0, etcd_client::ResponseHeader::revision)))
+        let (trip, answer) = self
+            .retried(|mut to| {
+                let key = self.keys.settings();
+                let options = GetOptions::new().with_keys_only();
+                async move {
+                    let sent = Instant::now();
+                    let answer = to.kv.get(key, Some(options)).await?;
+                    Ok((sent.elapsed(), answer))
+                }
+            })
+            .await?;
+        Ok((trip, answer.header().map_or(0, etcd_client::ResponseHeader::revision)))
     }
 
     /// The whole state, as one snapshot.
@@ -225,33 +546,45 @@ impl Etcd {
 
     /// Lists every key under `prefix` in pages of one revision.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
+        for _ in 1..LIST_TRIES {
+            match self.list_once(prefix).await {
+                Err(e) if e.is_compacted() => self.count(&e.to_string()),
+                answer => return answer,
+            }
+            tokio::time::sleep(jittered(FIRST_PAUSE)).await;
+        }
+        self.list_once(prefix).await
+    }
+
+    async fn list_once(&self, prefix: &str) -> Result<Listed, EtcdError> {
         let end = range_end(prefix.as_bytes());
-        let mut items = Vec::new();
-        let (mut revision, mut cluster) = (0, 0);
+        let mut listed = Listed { revision: 0, cluster: 0, items: Vec::new() };
         let mut from = prefix.as_bytes().to_vec();
         loop {
+            let revision = listed.revision;
             let answer = self
-                .retried(|mut kv| {
+                .retried(|mut to| {
                     let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
                     if revision > 0 {
                         options = options.with_revision(revision);
                     }
                     let from = from.clone();
-                    async move { kv.get(from, Some(options)).await }
+                    async move { to.kv.get(from, Some(options)).await }
                 })
                 .await?;
             if revision == 0
                 && let Some(header) = answer.header()
             {
-                (revision, cluster) = (header.revision(), header.cluster_id());
+                listed.revision = header.revision();
+                listed.cluster = header.cluster_id();
             }
-            items.extend(answer.kvs().iter().map(item));
+            listed.items.extend(answer.kvs().iter().map(item));
             match answer.kvs().last() {
                 Some(last) if answer.more() => {
                     from = last.key().to_vec();
                     from.push(0);
                 }
-                _ => return Ok(Listed { revision, cluster, items }),
+                _ => return Ok(listed),
             }
         }
     }
@@ -261,17 +594,17 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub async fn grant(&self, ttl: i64) -> Result<i64, EtcdError> {
-        let mut lease = self.lease.clone();
-        Ok(self.bounded(lease.grant(ttl, None)).await?.id())
+        // One that was granted without our learning of it ends by itself.
+        let answer = self.retried(|mut to| async move { to.lease.grant(ttl, None).await }).await?;
+        Ok(answer.id())
     }
 
     /// Ends a lease and with it the keys that hang on it.
     ///
     /// # Errors
-    /// When etcd does not answer or refuses.
+    /// When etcd does not answer or refuses, as it does when the lease has ended.
     pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
-        let mut lease = self.lease.clone();
-        self.bounded(lease.revoke(id)).await.map(drop)
+        self.retried(|mut to| async move { to.lease.revoke(id).await }).await.map(drop)
     }
 
     /// Opens the stream that renews a lease.
@@ -279,9 +612,10 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer, or the lease is gone.
     pub async fn renewals(&self, id: i64) -> Result<Renewals, EtcdError> {
-        let mut lease = self.lease.clone();
-        let (keeper, answers) = self.bounded(lease.keep_alive(id)).await?;
-        Ok(Renewals { keeper, answers, etcd: self.clone() })
+        let mut call = |mut to: Clients| async move { to.lease.keep_alive(id).await };
+        let opened = self.once(self.patience(), &mut call).await;
+        let (place, (keeper, answers)) = opened.map_err(|e| self.error(&e))?;
+        Ok(Renewals { keeper, answers, etcd: self.clone(), place })
     }
 
     /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
@@ -293,8 +627,9 @@ impl Etcd {
         let etcd = self.clone();
         let reader = sender.clone();
         tokio::spawn(async move {
-            let mut follower = Follower { etcd, sender, next: None, listed: Instant::now() };
-            let mut pause = Duration::from_millis(50);
+            let mut follower =
+                Follower { etcd, sender, next: None, listed: Instant::now(), denied: false };
+            let mut pause = FIRST_PAUSE;
             loop {
                 let begun = Instant::now();
                 let end = tokio::select! {
@@ -303,14 +638,14 @@ impl Etcd {
                 };
                 let reason = match end {
                     End::ReceiverGone => return,
-                    End::Relist => continue,
+                    End::Again => continue,
                     End::Broken(reason) => reason,
                 };
                 if follower.sender.send(Feed::Lost { reason }).await.is_err() {
                     return;
                 }
                 if begun.elapsed() > LONGEST_PAUSE {
-                    pause = Duration::from_millis(50);
+                    pause = FIRST_PAUSE;
                 }
                 tokio::time::sleep(jittered(pause)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -328,6 +663,8 @@ pub struct Renewals {
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
     etcd: Etcd,
+    /// The endpoint of the stream.
+    place: usize,
 }
 
 impl Renewals {
@@ -340,22 +677,23 @@ impl Renewals {
             self.keeper.keep_alive().await?;
             self.answers.message().await
         };
-        match timeout(limit, call).await {
-            Ok(Ok(Some(answer))) => Ok(answer.ttl() > 0),
-            Ok(Ok(None)) => Err(self.etcd.error(&etcd_client::Error::LeaseKeepAliveError(
+        let failure = match timeout(limit, call).await {
+            Ok(Ok(Some(answer))) => return Ok(answer.ttl() > 0),
+            Ok(Ok(None)) => Failure::Said(etcd_client::Error::LeaseKeepAliveError(
                 "the renewal stream ended".to_owned(),
-            ))),
-            Ok(Err(e)) => Err(self.etcd.error(&e)),
-            Err(_) => Err(self.etcd.error(&etcd_client::Error::LeaseKeepAliveError(
-                "no answer to a renewal".to_owned(),
-            ))),
-        }
+            )),
+            Ok(Err(e)) => Failure::Said(e),
+            Err(_) => Failure::Silence(limit),
+        };
+        let error = self.etcd.error(&failure);
+        self.etcd.leave(self.place, &format!("no renewal of the lease: {}", error.detail()));
+        Err(error)
     }
 }
 
 enum End {
     ReceiverGone,
-    Relist,
+    Again,
     Broken(String),
 }
 
@@ -365,6 +703,8 @@ struct Follower {
     /// The revision to watch from; `None` until a list was made.
     next: Option<i64>,
     listed: Instant,
+    /// Whether we signed in anew because a watch was denied.
+    denied: bool,
 }
 
 impl Follower {
@@ -375,7 +715,7 @@ impl Follower {
             None => match self.etcd.snapshot().await {
                 Ok(snapshot) => {
                     let Feed::Snapshot { revision, .. } = &snapshot else {
-                        return End::Relist;
+                        return End::Again;
                     };
                     let from = *revision + 1;
                     if self.sender.send(snapshot).await.is_err() {
@@ -388,8 +728,8 @@ impl Follower {
                 Err(e) => return End::Broken(e.to_string()),
             },
         };
-        let mut stream = match self.open(from).await {
-            Ok(stream) => stream,
+        let (place, mut stream) = match self.open(from).await {
+            Ok(opened) => opened,
             Err(e) => return End::Broken(e.to_string()),
         };
         let relist_at = self.listed + jittered(ANTI_ENTROPY);
@@ -398,47 +738,53 @@ impl Follower {
                 answer = stream.message() => answer,
                 () = tokio::time::sleep_until(relist_at) => {
                     self.next = None;
-                    return End::Relist;
+                    return End::Again;
                 }
             };
             match answer {
                 Ok(Some(answer)) => {
-                    if let Some(end) = self.take(from, &answer).await {
+                    if let Some(end) = self.take(place, from, &answer).await {
                         return end;
                     }
                 }
-                Ok(None) => {
-                    return End::Broken(format!("etcd {}: the watch ended", self.etcd.endpoints));
+                Ok(None) => return self.broken(place, "the watch ended"),
+                Err(e) => {
+                    let error = self.etcd.error(&Failure::Said(e));
+                    return self.broken(place, error.detail());
                 }
-                Err(e) => return End::Broken(self.etcd.error(&e).to_string()),
             }
         }
     }
 
-    async fn open(&self, from: i64) -> Result<WatchStream, EtcdError> {
-        let mut watch = self.etcd.watch.clone();
-        let options = WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
-        self.etcd.bounded(watch.watch(self.etcd.keys.all(), Some(options))).await
+    async fn open(&self, from: i64) -> Result<(usize, WatchStream), EtcdError> {
+        let mut call = |mut to: Clients| {
+            let options =
+                WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
+            let prefix = self.etcd.keys.all();
+            async move { to.watch.watch(prefix, Some(options)).await }
+        };
+        let opened = self.etcd.once(self.etcd.patience(), &mut call).await;
+        opened.map_err(|e| self.etcd.error(&e))
     }
 
-    async fn take(&mut self, from: i64, answer: &WatchResponse) -> Option<End> {
+    /// The next watch is opened elsewhere.
+    fn broken(&self, place: usize, reason: &str) -> End {
+        self.etcd.leave(place, reason);
+        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
+    }
+
+    async fn take(&mut self, place: usize, from: i64, answer: &WatchResponse) -> Option<End> {
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.canceled() || answer.compact_revision() > 0 {
-            // Canceled by compaction the stream stays open and silent, so it must be left here.
-            self.next = None;
-            return Some(if answer.compact_revision() > 0 {
-                End::Relist
-            } else {
-                End::Broken(format!("etcd {}: {}", self.etcd.endpoints, answer.cancel_reason()))
-            });
+            return Some(self.canceled(place, answer).await);
         }
         if answer.created() && revision + 1 < from {
             // A watch from the future is accepted and silent: this member is behind what we know.
             self.next = None;
-            let endpoints = &self.etcd.endpoints;
-            return Some(End::Broken(format!("etcd {endpoints}: a member lags behind")));
+            return Some(self.broken(place, "a member lags behind"));
         }
         if answer.created() {
+            self.denied = false;
             // Nothing changed, and the reader knows that it is in touch again.
             let open = Feed::Changes { revision: from - 1, items: Vec::new() };
             return self.sender.send(open).await.is_err().then_some(End::ReceiverGone);
@@ -451,6 +797,23 @@ impl Follower {
         // A transaction can be cut into fragments: read its revision again after a disconnect.
         self.next = Some(last);
         None
+    }
+
+    /// Canceled by compaction the stream stays open and silent, so it must be left here.
+    async fn canceled(&mut self, place: usize, answer: &WatchResponse) -> End {
+        let reason = answer.cancel_reason();
+        if answer.compact_revision() > 0 {
+            self.next = None;
+            return End::Again;
+        }
+        // Some versions of etcd call a forgotten token "permission denied" here.
+        let denied = forgotten(reason) || reason.contains("permission denied");
+        if denied && !self.denied && self.etcd.sign_in_anew(place, reason).await {
+            self.denied = true;
+            return End::Again;
+        }
+        self.next = None;
+        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
     }
 }
 
@@ -484,17 +847,83 @@ fn range_end(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
+/// Whether etcd says that it does not know our token, or that users changed since we got it.
+fn forgotten(message: &str) -> bool {
+    [
+        "invalid auth token",
+        "revision in header is old",
+        "revision of auth store is old",
+        "user name is empty",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
+}
+
+/// What an error says, with what lies at the bottom of it: "transport error" alone helps nobody.
+fn words(e: &etcd_client::Error) -> String {
+    let (top, mut below): (String, Option<&dyn Error>) = match e {
+        etcd_client::Error::GRpcStatus(status) => (status.message().to_owned(), status.source()),
+        etcd_client::Error::TransportError(e) => (e.to_string(), e.source()),
+        other => (other.to_string(), None),
+    };
+    let mut last = None;
+    while let Some(cause) = below {
+        last = Some(cause.to_string());
+        below = cause.source();
+    }
+    match last {
+        Some(last) if top.is_empty() => last,
+        Some(last) if !top.contains(&last) => format!("{top}: {last}"),
+        _ => top,
+    }
+}
+
 /// Between one and one and a half times `pause`, so that a fleet does not move in step.
 fn jittered(pause: Duration) -> Duration {
-    let noise = std::time::SystemTime::now()
+    pause + pause.mul_f64(f64::from(u16::try_from(noise() % 1000).unwrap_or_default()) / 2000.0)
+}
+
+/// A number that differs from one moment and one process to the next.
+fn noise() -> usize {
+    let nanos = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos() % 1000);
-    pause + pause.mul_f64(f64::from(noise) / 2000.0)
+        .map_or(0, |d| d.subsec_nanos());
+    usize::try_from(nanos / 7 + std::process::id()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_failed_endpoint_is_left_for_one_that_has_not_failed() {
+        let urls = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned);
+        let etcd = Etcd::connect(&urls, Keys::new("/t").unwrap()).await.unwrap();
+        let place = || etcd.current().unwrap().0;
+        etcd.shared.current.store(0, Ordering::Relaxed);
+        etcd.leave(0, "gone");
+        assert_eq!(place(), 1);
+        // Calls that were under way to the same endpoint do not move it further.
+        etcd.leave(0, "gone");
+        assert_eq!(place(), 1);
+        etcd.leave(1, "gone");
+        assert_eq!(place(), 2);
+        etcd.shared.endpoints[1].down.store(false, Ordering::Relaxed);
+        etcd.leave(2, "gone");
+        assert_eq!(place(), 1, "the first is still thought dead");
+        etcd.leave(1, "gone");
+        assert_eq!(place(), 2, "all are: each gets its turn");
+        assert_eq!(etcd.retries(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_endpoint_is_never_left_and_none_is_an_error() {
+        let keys = Keys::new("/t").unwrap();
+        let etcd = Etcd::connect(&["http://a:1".to_owned()], keys.clone()).await.unwrap();
+        etcd.leave(0, "gone");
+        assert_eq!(etcd.current().unwrap().0, 0);
+        assert!(matches!(Etcd::connect(&[], keys).await, Err(EtcdError::Refused { .. })));
+    }
 
     #[test]
     fn the_range_of_a_prefix_ends_after_its_last_key() {

@@ -1,7 +1,12 @@
 //! Where the stores are: one file format, one set of variables and flags, for both programs.
 //!
 //! This module reads no environment and no file by itself: `main.rs` of each program hands in what
-//! it found, in order of precedence: flag, variable, file, default.
+//! it found, in order of precedence: flag, variable, file, default, and lends its way to read the
+//! files with the password and the certificates.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -33,6 +38,19 @@ pub enum SettingsError {
     /// An endpoint that is not a URL.
     #[error("`{0}` is not an etcd endpoint such as http://127.0.0.1:2379")]
     Endpoint(String),
+    /// A file with a password, a certificate or a key that is of no use.
+    #[error("the etcd {what} file {path}: {detail}")]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong with it, without any of its text.
+        detail: String,
+    },
+    /// One setting without another that it needs.
+    #[error("{0} needs {1}")]
+    Alone(&'static str, &'static str),
 }
 
 /// Some of the connection settings, from one source.
@@ -45,6 +63,16 @@ pub struct Partial {
     pub mongo: Option<String>,
     /// Key prefix.
     pub prefix: Option<String>,
+    /// Whom etcd knows us as.
+    pub etcd_user: Option<String>,
+    /// The file with that user's password, on one line.
+    pub etcd_password_file: Option<PathBuf>,
+    /// The file with the authorities that etcd's certificates are checked against, in PEM.
+    pub etcd_ca: Option<PathBuf>,
+    /// The file with our certificate for etcd, in PEM.
+    pub etcd_cert: Option<PathBuf>,
+    /// The file with the key of that certificate, in PEM.
+    pub etcd_key: Option<PathBuf>,
 }
 
 impl Partial {
@@ -71,21 +99,37 @@ impl Partial {
             etcd: self.etcd.or(weaker.etcd),
             mongo: self.mongo.or(weaker.mongo),
             prefix: self.prefix.or(weaker.prefix),
+            etcd_user: self.etcd_user.or(weaker.etcd_user),
+            etcd_password_file: self.etcd_password_file.or(weaker.etcd_password_file),
+            etcd_ca: self.etcd_ca.or(weaker.etcd_ca),
+            etcd_cert: self.etcd_cert.or(weaker.etcd_cert),
+            etcd_key: self.etcd_key.or(weaker.etcd_key),
         }
     }
 
-    /// Fills in the defaults and checks the whole.
+    /// The files that nobody but their owner should be able to read.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        [&self.etcd_password_file, &self.etcd_key].into_iter().filter_map(Option::as_deref)
+    }
+
+    /// Fills in the defaults, has the files read with `read`, and checks the whole.
     ///
     /// # Errors
-    /// A prefix or an endpoint that cannot be one.
-    pub fn resolve(self) -> Result<Connection, SettingsError> {
+    /// A prefix or an endpoint that cannot be one; a file that cannot be read or does not hold
+    /// what it should, by its name.
+    pub fn resolve(
+        self,
+        read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Connection, SettingsError> {
+        let login = self.login(&read)?;
+        let tls = self.tls(&read)?;
         let etcd = self.etcd.unwrap_or_else(|| DEFAULT_ETCD.to_owned());
-        let endpoints: Vec<String> =
+        let urls: Vec<String> =
             etcd.split(',').map(str::trim).filter(|e| !e.is_empty()).map(str::to_owned).collect();
-        if endpoints.is_empty() {
+        if urls.is_empty() {
             return Err(SettingsError::NoEndpoint);
         }
-        for endpoint in &endpoints {
+        for endpoint in &urls {
             let rest = endpoint.strip_prefix("http://").or(endpoint.strip_prefix("https://"));
             if endpoint.contains('@') {
                 // It would be shown in every error, so it is not repeated in this one either.
@@ -94,12 +138,172 @@ impl Partial {
             if rest.unwrap_or(endpoint).is_empty() || rest.is_none() && endpoint.contains("://") {
                 return Err(SettingsError::Endpoint(endpoint.clone()));
             }
+            if !tls.is_empty() && endpoint.starts_with("http://") {
+                return Err(SettingsError::Alone(
+                    "a CA or a certificate for etcd",
+                    "endpoints that begin with https://",
+                ));
+            }
         }
         Ok(Connection {
-            endpoints,
+            endpoints: Endpoints { urls, login, tls },
             mongo: self.mongo.unwrap_or_else(|| DEFAULT_MONGO.to_owned()),
             keys: Keys::new(self.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         })
+    }
+
+    fn login(
+        &self,
+        read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Option<Login>, SettingsError> {
+        let (user, path) = match (&self.etcd_user, &self.etcd_password_file) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => {
+                return Err(SettingsError::Alone("a password file for etcd", "a user"));
+            }
+            (Some(_), None) => {
+                return Err(SettingsError::Alone("a user for etcd", "a password file"));
+            }
+            (Some(user), Some(path)) => (user.clone(), path),
+        };
+        let wrong = |detail: String| SettingsError::File {
+            what: "password",
+            path: path.display().to_string(),
+            detail,
+        };
+        let text = read(path).map_err(|e| wrong(e.to_string()))?;
+        let text = String::from_utf8(text).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() || password.contains('\n') {
+            return Err(wrong("it should hold the password on one line".to_owned()));
+        }
+        Ok(Some(Login { user, password: Secret(password.as_bytes().to_vec()) }))
+    }
+
+    fn tls(&self, read: impl Fn(&Path) -> std::io::Result<Vec<u8>>) -> Result<Tls, SettingsError> {
+        let pem = |what: &'static str, path: &Option<PathBuf>, mark: &str| {
+            let Some(path) = path else { return Ok(None) };
+            let shown = path.display().to_string();
+            let wrong = |detail: String| SettingsError::File { what, path: shown.clone(), detail };
+            let text = read(path).map_err(|e| wrong(e.to_string()))?;
+            if !text.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+                return Err(wrong(format!("there is no {what} in PEM in it")));
+            }
+            Ok(Some(Pem { path: shown, text: Secret(text) }))
+        };
+        let authority = pem("CA", &self.etcd_ca, "-----BEGIN CERTIFICATE-----")?;
+        let certificate = pem("certificate", &self.etcd_cert, "-----BEGIN CERTIFICATE-----")?;
+        let key = pem("key", &self.etcd_key, "PRIVATE KEY-----")?;
+        let own = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(_), None) => {
+                return Err(SettingsError::Alone("a certificate for etcd", "its key"));
+            }
+            (None, Some(_)) => {
+                return Err(SettingsError::Alone("a key for etcd", "its certificate"));
+            }
+        };
+        Ok(Tls { authority, own })
+    }
+}
+
+/// Where etcd is, and what it lets us in with. Stands for its list of URLs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    urls: Vec<String>,
+    /// User and password, where etcd asks for them.
+    pub login: Option<Login>,
+    /// Certificates, where there are some of our own.
+    pub tls: Tls,
+}
+
+impl Deref for Endpoints {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.urls
+    }
+}
+
+impl From<&Endpoints> for Endpoints {
+    fn from(endpoints: &Endpoints) -> Self {
+        endpoints.clone()
+    }
+}
+
+impl From<&[String]> for Endpoints {
+    fn from(urls: &[String]) -> Self {
+        Self { urls: urls.to_vec(), ..Self::default() }
+    }
+}
+
+impl From<&Vec<String>> for Endpoints {
+    fn from(urls: &Vec<String>) -> Self {
+        urls.as_slice().into()
+    }
+}
+
+impl<const COUNT: usize> From<&[String; COUNT]> for Endpoints {
+    fn from(urls: &[String; COUNT]) -> Self {
+        urls.as_slice().into()
+    }
+}
+
+/// A user of etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// What a connection to etcd is secured with, beside the usual authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities to check etcd's certificates against, instead of the usual ones.
+    pub authority: Option<Pem>,
+    /// Our certificate and its key, for an etcd that asks for them.
+    pub own: Option<(Pem, Pem)>,
+}
+
+impl Tls {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.authority.is_none() && self.own.is_none()
+    }
+
+    /// The files that it came from, for messages.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.authority.iter().chain(own).map(|pem| pem.path.as_str())
+    }
+}
+
+/// The text of a PEM file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pem {
+    /// The file.
+    pub path: String,
+    /// What it holds.
+    pub text: Secret,
+}
+
+/// Bytes that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// The bytes, for the one who needs them.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -107,7 +311,7 @@ impl Partial {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     /// etcd endpoints.
-    pub endpoints: Vec<String>,
+    pub endpoints: Endpoints,
     /// MongoDB connection string; may hold a password, so it is never printed as it is.
     pub mongo: String,
     /// The fleet's keys.
@@ -136,13 +340,32 @@ pub fn hide_password(uri: &str) -> String {
 mod tests {
     use super::*;
 
+    fn no_file(path: &Path) -> std::io::Result<Vec<u8>> {
+        Err(std::io::Error::other(format!("nobody should read {}", path.display())))
+    }
+
+    /// What each file holds, by its name.
+    fn files(path: &Path) -> std::io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("pw") => Ok(b"s3cret\n".to_vec()),
+            Some("empty") => Ok(b"\n".to_vec()),
+            Some("cert") => Ok(b"-----BEGIN CERTIFICATE-----\nAAAA".to_vec()),
+            Some("key") => Ok(b"-----BEGIN PRIVATE KEY-----\ns3cret".to_vec()),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn error(toml: &str) -> String {
+        Partial::from_toml("c", toml).unwrap().resolve(files).unwrap_err().to_string()
+    }
+
     #[test]
     fn the_stronger_source_wins_and_defaults_fill_in() {
         let flag = Partial { etcd: Some("http://a:1, http://b:2".into()), ..Partial::default() };
         let file =
             Partial::from_toml("c", "etcd = \"http://c:3\"\nprefix = \"/ops\"\ntheme = \"x\"");
-        let connection = flag.or(file.unwrap()).resolve().unwrap();
-        assert_eq!(connection.endpoints, ["http://a:1", "http://b:2"]);
+        let connection = flag.or(file.unwrap()).resolve(no_file).unwrap();
+        assert_eq!(*connection.endpoints, ["http://a:1", "http://b:2"]);
         assert_eq!((connection.keys.fleet(), connection.mongo.as_str()), ("/ops", DEFAULT_MONGO));
     }
 
@@ -151,7 +374,7 @@ mod tests {
         let wrong = Partial::from_toml("/etc/c.toml", "etcd = 5").unwrap_err().to_string();
         assert!(wrong.starts_with("/etc/c.toml: ") && wrong.contains("line 1"), "{wrong}");
         let ftp = Partial { etcd: Some("ftp://x".into()), ..Partial::default() };
-        assert!(matches!(ftp.resolve(), Err(SettingsError::Endpoint(_))));
+        assert!(matches!(ftp.resolve(no_file), Err(SettingsError::Endpoint(_))));
     }
 
     #[test]
@@ -161,5 +384,33 @@ mod tests {
         assert!(error.starts_with("c: line 2: ") && !error.contains("secret"), "{error}");
         assert_eq!(hide_password("mongodb://u:p@ss@h:1/x"), "mongodb://***@h:1/x");
         assert_eq!(hide_password("mongodb://h:1"), "mongodb://h:1");
+    }
+
+    #[test]
+    fn files_of_secrets_are_read_and_never_shown() {
+        let all = "etcd = \"https://a:1\"\netcd_user = \"u\"\netcd_password_file = \"pw\"\n\
+                   etcd_ca = \"cert\"\netcd_cert = \"cert\"\netcd_key = \"key\"";
+        let partial = Partial::from_toml("c", all).unwrap();
+        assert!(partial.secret_files().eq([Path::new("pw"), Path::new("key")]));
+        let connection = partial.resolve(files).unwrap();
+        let login = connection.endpoints.login.as_ref().unwrap();
+        assert_eq!((login.user.as_str(), login.password.reveal()), ("u", b"s3cret".as_slice()));
+        assert!(connection.endpoints.tls.files().eq(["cert", "cert", "key"]));
+        let shown = format!("{connection:?}");
+        assert!(shown.contains("***") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn a_wrong_file_is_named() {
+        let user = "etcd_user = \"u\"\netcd_password_file =";
+        let gone = error(&format!("{user} \"gone\""));
+        assert!(gone.starts_with("the etcd password file gone: "), "{gone}");
+        let empty = error(&format!("{user} \"empty\""));
+        assert_eq!(empty, "the etcd password file empty: it should hold the password on one line");
+        let key = error("etcd_cert = \"cert\"\netcd_key = \"pw\"");
+        assert_eq!(key, "the etcd key file pw: there is no key in PEM in it");
+        assert_eq!(error("etcd_user = \"u\""), "a user for etcd needs a password file");
+        assert_eq!(error("etcd_cert = \"cert\""), "a certificate for etcd needs its key");
+        assert!(error("etcd = \"http://a\"\netcd_ca = \"cert\"").contains("https://"));
     }
 }

@@ -9,6 +9,7 @@
 //! and an error that shows what was there instead. Whatever a test starts ends with it, even when
 //! the test process is killed: see [`process`].
 
+pub mod certificates;
 pub mod console;
 pub mod demo;
 pub mod faults;

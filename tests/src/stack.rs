@@ -4,6 +4,7 @@
 //! presents itself as such a set. Ports are free ones on 127.0.0.1 and stay the same when a
 //! server is stopped and started again, as does its data.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use carillon_core::etcd::Etcd;
 use carillon_core::keys::DEFAULT_PREFIX;
 use carillon_core::records::Records;
-use etcd_client::{Client as EtcdClient, ConnectOptions};
+use carillon_core::settings::Partial;
+use etcd_client::{
+    Certificate, Client as EtcdClient, ConnectOptions, Identity, Permission, TlsOptions,
+};
 use mongodb::Client as MongoClient;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
@@ -24,6 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use crate::certificates::{Certificates, secret_file};
 use crate::process::{Process, Spec};
 use crate::programs;
 
@@ -43,11 +49,23 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// How many members etcd has: 1 or 3.
     pub etcd_nodes: usize,
+    /// Further arguments for every member, such as `--quota-backend-bytes=16777216`.
+    pub etcd_arguments: Vec<String>,
+    /// Whether etcd speaks TLS and asks its clients for certificates.
+    pub tls: bool,
+    /// Whether etcd asks for users: see [`Stack::admit`].
+    pub auth: bool,
 }
+
+/// The user that may do all, and the one for a fleet, with their passwords.
+const ROOT: (&str, &str) = ("root", "opens-all-doors");
+const WORKER: (&str, &str) = ("worker", "opens-one-door");
+/// The role of [`WORKER`].
+const ROLE: &str = "fleet";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { folder: None, etcd_nodes: 1 }
+        Self { folder: None, etcd_nodes: 1, etcd_arguments: Vec::new(), tls: false, auth: false }
     }
 }
 
@@ -56,6 +74,8 @@ impl Default for Options {
 pub struct Stack {
     etcd: Vec<Server>,
     mongo: Server,
+    certificates: Option<Certificates>,
+    auth: bool,
     folder: PathBuf,
     /// After the servers, so that it is removed when they are gone.
     _temporary: Option<TempDir>,
@@ -70,6 +90,8 @@ struct Server {
     arguments: Vec<String>,
     port: u16,
     log: PathBuf,
+    /// What it speaks TLS with.
+    certificates: Option<Certificates>,
     process: Option<Process>,
 }
 
@@ -134,9 +156,12 @@ impl Stack {
         };
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let certificates = options.tls.then(|| Certificates::make(&folder)).transpose()?;
         Ok(Self {
-            etcd: etcd_servers(&folder, options.etcd_nodes)?,
+            etcd: etcd_servers(&folder, options, certificates.as_ref())?,
             mongo: mongo_server(&folder)?,
+            certificates,
+            auth: options.auth,
             folder,
             _temporary: temporary,
         })
@@ -155,7 +180,93 @@ impl Stack {
         for server in self.servers() {
             server.answers().await?;
         }
+        if self.auth {
+            self.ask_for_users().await?;
+        }
         self.make_collections().await
+    }
+
+    /// Makes the users and lets etcd ask for them from now on.
+    async fn ask_for_users(&self) -> Result<()> {
+        secret_file(&self.password_file(), WORKER.1)?;
+        let options = client_options(self.certificates.as_ref())?;
+        let mut etcd = EtcdClient::connect(self.etcd_member_urls(), Some(options)).await?;
+        etcd.role_add(ROOT.0).await?;
+        etcd.role_add(ROLE).await?;
+        for ((user, password), role) in [(ROOT, ROOT.0), (WORKER, ROLE)] {
+            etcd.user_add(user, password, None).await?;
+            etcd.user_grant_role(user, role).await?;
+        }
+        etcd.auth_enable().await.context("cannot let etcd ask for users")?;
+        Ok(())
+    }
+
+    /// Lets the fleets' user read and write the keys under `prefix`, where etcd asks for users.
+    ///
+    /// # Errors
+    ///
+    /// When etcd does not answer.
+    pub async fn admit(&self, prefix: &str) -> Result<()> {
+        let permission = Permission::read_write(format!("{prefix}/")).with_prefix();
+        self.etcd().await?.role_grant_permission(ROLE, permission).await?;
+        Ok(())
+    }
+
+    /// The file with the password of the fleets' user, which is in `--etcd-password-file`.
+    #[must_use]
+    pub fn password_file(&self) -> PathBuf {
+        self.folder.join("worker.password")
+    }
+
+    /// The password in it, which nobody should see anywhere.
+    #[must_use]
+    pub fn password(&self) -> &'static str {
+        WORKER.1
+    }
+
+    /// What a program needs beside `--etcd` to be let in, as settings.
+    #[must_use]
+    pub fn access(&self) -> Partial {
+        let mut access = Partial { etcd: Some(self.etcd_url()), ..Partial::default() };
+        if let Some(certificates) = self.certificates.clone() {
+            access.etcd_ca = Some(certificates.authority);
+            access.etcd_cert = Some(certificates.client.0);
+            access.etcd_key = Some(certificates.client.1);
+        }
+        if self.auth {
+            access.etcd_user = Some(WORKER.0.to_owned());
+            access.etcd_password_file = Some(self.password_file());
+        }
+        access
+    }
+
+    /// The same as arguments.
+    #[must_use]
+    pub fn access_arguments(&self) -> Vec<String> {
+        let access = self.access();
+        let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+        [
+            ("--etcd-ca", access.etcd_ca.map(shown)),
+            ("--etcd-cert", access.etcd_cert.map(shown)),
+            ("--etcd-key", access.etcd_key.map(shown)),
+            ("--etcd-user", access.etcd_user),
+            ("--etcd-password-file", access.etcd_password_file.map(shown)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
+        .flatten()
+        .collect()
+    }
+
+    /// Etcd as the programs see it, under `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// When a file of secrets cannot be read.
+    pub async fn connect(&self, prefix: &str) -> Result<Etcd> {
+        let settings = Partial { prefix: Some(prefix.to_owned()), ..self.access() };
+        let connection = settings.resolve(|file| fs::read(file))?;
+        Ok(Etcd::connect(&connection.endpoints, connection.keys).await?)
     }
 
     /// SecantusDB 0.7 hangs for good when one client makes a collection's index while another's
@@ -186,11 +297,14 @@ impl Stack {
     /// Etcd's address, of all its members separated by commas: what `--etcd` takes.
     #[must_use]
     pub fn etcd_url(&self) -> String {
-        self.etcd_urls().join(",")
+        self.etcd_member_urls().join(",")
     }
 
-    fn etcd_urls(&self) -> Vec<String> {
-        self.etcd.iter().map(|server| format!("http://127.0.0.1:{}", server.port)).collect()
+    /// The address of each of etcd's members, running or not.
+    #[must_use]
+    pub fn etcd_member_urls(&self) -> Vec<String> {
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        self.etcd.iter().map(|server| format!("{scheme}://127.0.0.1:{}", server.port)).collect()
     }
 
     /// MongoDB's address: what `--mongo` takes.
@@ -213,14 +327,17 @@ impl Stack {
         format!("/t{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A client of etcd.
+    /// A client of etcd that may do all.
     ///
     /// # Errors
     ///
     /// When etcd does not answer.
     pub async fn etcd(&self) -> Result<EtcdClient> {
-        let options = ConnectOptions::new().with_connect_timeout(ANSWER_LIMIT);
-        EtcdClient::connect(self.etcd_urls(), Some(options))
+        let mut options = client_options(self.certificates.as_ref())?;
+        if self.auth {
+            options = options.with_user(ROOT.0, ROOT.1).with_auto_token_refresh(true);
+        }
+        EtcdClient::connect(self.etcd_member_urls(), Some(options))
             .await
             .with_context(|| format!("cannot connect to etcd at {}", self.etcd_url()))
     }
@@ -243,6 +360,7 @@ impl Stack {
         let output = Command::new(programs::stack("etcdctl")?)
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", self.etcd_url())
+            .envs(self.etcdctl_secrets())
             .args(arguments)
             .output()
             .context("cannot run etcdctl")?;
@@ -253,6 +371,20 @@ impl Stack {
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
         String::from_utf8(output.stdout).context("etcdctl printed something that is not UTF-8")
+    }
+
+    fn etcdctl_secrets(&self) -> Vec<(&'static str, OsString)> {
+        let mut secrets = Vec::new();
+        if let Some(Certificates { authority, client: (certificate, key), .. }) = &self.certificates
+        {
+            secrets.push(("ETCDCTL_CACERT", authority.into()));
+            secrets.push(("ETCDCTL_CERT", certificate.into()));
+            secrets.push(("ETCDCTL_KEY", key.into()));
+        }
+        if self.auth {
+            secrets.push(("ETCDCTL_USER", format!("{}:{}", ROOT.0, ROOT.1).into()));
+        }
+        secrets
     }
 
     /// Stops all of etcd with SIGTERM.
@@ -267,13 +399,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts all of etcd again, on the same ports and data.
+    /// Starts all of etcd again, on the same ports and data; members that run go on.
     ///
     /// # Errors
     ///
     /// When it does not answer in time.
     pub async fn start_etcd(&mut self) -> Result<()> {
-        for server in &mut self.etcd {
+        for server in self.etcd.iter_mut().filter(|server| server.process.is_none()) {
             server.spawn()?;
         }
         for server in &mut self.etcd {
@@ -288,7 +420,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_etcd(&self) -> Result<()> {
-        self.etcd.iter().try_for_each(|server| server.running()?.pause())
+        self.etcd.iter().try_for_each(Server::pause)
     }
 
     /// Ends a [`pause_etcd`](Self::pause_etcd).
@@ -298,6 +430,80 @@ impl Stack {
     /// When it is not running.
     pub fn resume_etcd(&self) -> Result<()> {
         self.etcd.iter().try_for_each(|server| server.running()?.resume())
+    }
+
+    /// How many members etcd has, running or not.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.etcd.len()
+    }
+
+    /// Kills one member of etcd with SIGKILL; members count from 0.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn kill_etcd_member(&mut self, member: usize) -> Result<()> {
+        let server = self.etcd.get_mut(member).with_context(|| no_member(member))?;
+        let mut process =
+            server.process.take().with_context(|| format!("{} is not running", server.name))?;
+        process.kill().map(drop)
+    }
+
+    /// Starts a member again, on the same ports and data, and waits until it is of use: a majority
+    /// of the members must run.
+    ///
+    /// # Errors
+    ///
+    /// When it is running, or does not answer in time.
+    pub async fn start_etcd_member(&mut self, member: usize) -> Result<()> {
+        let server = self.etcd.get_mut(member).with_context(|| no_member(member))?;
+        server.spawn()?;
+        server.answers().await
+    }
+
+    /// Freezes one member: its connections stay open, it answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn pause_etcd_member(&self, member: usize) -> Result<()> {
+        self.etcd.get(member).with_context(|| no_member(member))?.pause()
+    }
+
+    /// Ends a [`pause_etcd_member`](Self::pause_etcd_member).
+    ///
+    /// # Errors
+    ///
+    /// When it is not running.
+    pub fn resume_etcd_member(&self, member: usize) -> Result<()> {
+        self.etcd.get(member).with_context(|| no_member(member))?.running()?.resume()
+    }
+
+    /// Which member leads, by its own word; waits while none does.
+    ///
+    /// # Errors
+    ///
+    /// When no member that answers says that it leads.
+    pub async fn etcd_leader(&self) -> Result<usize> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            for (member, url) in self.etcd_member_urls().into_iter().enumerate() {
+                if let Ok(Ok(true)) = timeout(ANSWER_LIMIT, self.leads(&url)).await {
+                    return Ok(member);
+                }
+            }
+            ensure!(Instant::now() < deadline, "no member of etcd leads after {START_LIMIT:?}");
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    async fn leads(&self, url: &str) -> Result<bool> {
+        let options = client_options(self.certificates.as_ref())?;
+        let mut client = EtcdClient::connect([url], Some(options)).await?;
+        let status = client.status().await?;
+        let own = status.header().context("etcd answered without a header")?.member_id();
+        Ok(status.leader() == own)
     }
 
     /// Stops the MongoDB-protocol server. `mongod` gets SIGTERM; SecantusDB, which would wait
@@ -326,7 +532,7 @@ impl Stack {
     ///
     /// When it is not running.
     pub fn pause_mongo(&self) -> Result<()> {
-        self.mongo.running()?.pause()
+        self.mongo.pause()
     }
 
     /// Ends a [`pause_mongo`](Self::pause_mongo).
@@ -361,6 +567,19 @@ impl Server {
         self.process.as_ref().with_context(|| format!("{} is not running", self.name))
     }
 
+    /// Freezes it, and waits until the last of its threads has stopped: one that runs on another
+    /// processor may answer a little longer.
+    fn pause(&self) -> Result<()> {
+        let process = self.running()?;
+        process.pause()?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while !all_stopped(process.pid()) {
+            ensure!(Instant::now() < deadline, "{} does not freeze", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     async fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else {
             return Ok(());
@@ -385,7 +604,7 @@ impl Server {
             }
             let question = async {
                 match self.kind {
-                    Kind::Etcd => ask_etcd(self.port).await,
+                    Kind::Etcd => ask_etcd(self.port, self.certificates.as_ref()).await,
                     Kind::Mongod => ask_mongod(self.port).await,
                     Kind::Secantus => ask_mongo(self.port, false).await,
                 }
@@ -408,7 +627,38 @@ impl Server {
     }
 }
 
-fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
+/// Whether every thread of a process is stopped, by proc(5).
+fn all_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("status"))
+            .is_ok_and(|status| status.contains("\nState:\tT"))
+    })
+}
+
+fn no_member(member: usize) -> String {
+    format!("etcd has no member {member}")
+}
+
+fn etcd_servers(
+    folder: &Path,
+    options: &Options,
+    certificates: Option<&Certificates>,
+) -> Result<Vec<Server>> {
+    let count = options.etcd_nodes;
+    let mut common = options.etcd_arguments.clone();
+    if options.auth {
+        // The least that it takes: every worker signs in, and the machines are shared.
+        common.push("--bcrypt-cost=4".to_owned());
+    }
+    if let Some(certificates) = certificates {
+        let file = |option: &str, path: &Path| format!("--{option}={}", path.display());
+        common.push(file("cert-file", &certificates.server.0));
+        common.push(file("key-file", &certificates.server.1));
+        common.push(file("trusted-ca-file", &certificates.authority));
+        common.push("--client-cert-auth".to_owned());
+    }
+    let scheme = if certificates.is_some() { "https" } else { "http" };
     let program = programs::stack("etcd")?;
     let mut members = Vec::new();
     for number in 1..=count {
@@ -422,7 +672,7 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
         .into_iter()
         .map(|(name, port, peer)| {
             let data = folder.join(&name);
-            let client = format!("http://127.0.0.1:{port}");
+            let client = format!("{scheme}://127.0.0.1:{port}");
             let peer = format!("http://127.0.0.1:{peer}");
             let arguments = [
                 ("name", name.as_str()),
@@ -436,6 +686,7 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
             ]
             .into_iter()
             .map(|(option, value)| format!("--{option}={value}"))
+            .chain(common.iter().cloned())
             .collect();
             Server {
                 kind: Kind::Etcd,
@@ -443,6 +694,7 @@ fn etcd_servers(folder: &Path, count: usize) -> Result<Vec<Server>> {
                 program: program.clone(),
                 arguments,
                 port,
+                certificates: certificates.cloned(),
                 process: None,
                 name,
             }
@@ -474,15 +726,36 @@ fn mongo_server(folder: &Path) -> Result<Server> {
         arguments: arguments.into_iter().map(str::to_owned).collect(),
         port,
         log: folder.join("mongo.log"),
+        certificates: None,
         process: None,
     })
 }
 
-/// A read that needs a leader, so that etcd is not just up but of use.
-async fn ask_etcd(port: u16) -> Result<()> {
-    let mut client = EtcdClient::connect([format!("127.0.0.1:{port}")], None).await?;
-    client.get("health", None).await?;
-    Ok(())
+/// A read that needs a leader, so that etcd is not just up but of use. To be refused for want of a
+/// user takes one just as well.
+async fn ask_etcd(port: u16, certificates: Option<&Certificates>) -> Result<()> {
+    const NO_USER: [i32; 2] = [3, 7];
+    let options = client_options(certificates)?;
+    let mut client = EtcdClient::connect([format!("127.0.0.1:{port}")], Some(options)).await?;
+    match client.get("health", None).await {
+        Err(etcd_client::Error::GRpcStatus(status))
+            if NO_USER.contains(&i32::from(status.code())) =>
+        {
+            Ok(())
+        }
+        answer => Ok(answer.map(drop)?),
+    }
+}
+
+fn client_options(certificates: Option<&Certificates>) -> Result<ConnectOptions> {
+    let mut options = ConnectOptions::new().with_connect_timeout(ANSWER_LIMIT);
+    if let Some(Certificates { authority, client: (certificate, key), .. }) = certificates {
+        let tls = TlsOptions::new()
+            .ca_certificate(Certificate::from_pem(fs::read(authority)?))
+            .identity(Identity::from_pem(fs::read(certificate)?, fs::read(key)?));
+        options = options.with_tls(tls);
+    }
+    Ok(options)
 }
 
 /// A fresh `mongod` has to be told that it is a replica set.

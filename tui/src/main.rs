@@ -1,6 +1,7 @@
 //! `carillon`: arguments in, exit code out. Without a subcommand it is the console.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +15,9 @@ use carillon_console::theme::{DEFAULT_THEME, Depth, Theme};
 use carillon_core::settings::{Connection, Partial};
 use clap::Parser;
 
+/// The bit of a file's mode that lets everybody read it.
+const READABLE_BY_ALL: u32 = 0o004;
+
 /// Cron for a fleet, operated from the terminal.
 ///
 /// Without a command the console opens: ? shows its keys.
@@ -23,6 +27,21 @@ struct Arguments {
     /// etcd endpoints, separated by commas [default: http://127.0.0.1:2379]
     #[arg(long, value_name = "URL,…", env = "CARILLON_ETCD", global = true)]
     etcd: Option<String>,
+    /// Whom etcd knows us as, where it asks for users
+    #[arg(long, value_name = "USER", env = "CARILLON_ETCD_USER", global = true)]
+    etcd_user: Option<String>,
+    /// File with that user's password, on one line
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_PASSWORD_FILE", global = true)]
+    etcd_password_file: Option<PathBuf>,
+    /// File with the authorities to check etcd's certificates against, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_CA", global = true)]
+    etcd_ca: Option<PathBuf>,
+    /// File with our certificate for etcd, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_CERT", global = true)]
+    etcd_cert: Option<PathBuf>,
+    /// File with the key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_KEY", global = true)]
+    etcd_key: Option<PathBuf>,
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true, global = true)]
@@ -62,12 +81,27 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| folder("XDG_CONFIG_HOME", ".config").join("config.toml"));
     let state = folder("XDG_STATE_HOME", ".local/state");
-    let given = Partial { etcd: arguments.etcd, mongo: arguments.mongo, prefix: arguments.prefix };
+    let given = Partial {
+        etcd: arguments.etcd,
+        mongo: arguments.mongo,
+        prefix: arguments.prefix,
+        etcd_user: arguments.etcd_user,
+        etcd_password_file: arguments.etcd_password_file,
+        etcd_ca: arguments.etcd_ca,
+        etcd_cert: arguments.etcd_cert,
+        etcd_key: arguments.etcd_key,
+    };
     let text = read_config(&config, arguments.config.is_some())?;
     let file = Partial::from_toml(&config.display().to_string(), &text)
         .map_err(|e| Failure::Failed(e.to_string()))?;
+    let given = given.or(file);
+    for file in given.secret_files() {
+        if std::fs::metadata(file).is_ok_and(|about| about.mode() & READABLE_BY_ALL != 0) {
+            cli::tell(&format!("everybody can read {}: chmod 600 keeps it secret", file.display()));
+        }
+    }
     let connection: Connection =
-        given.or(file).resolve().map_err(|e| Failure::Failed(e.to_string()))?;
+        given.resolve(|file| std::fs::read(file)).map_err(|e| Failure::Failed(e.to_string()))?;
     let who = who();
     let failed = |e: std::io::Error| Failure::Failed(e.to_string());
     let runtime =

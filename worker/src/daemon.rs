@@ -148,6 +148,7 @@ pub(crate) async fn run(
         restored: None,
         cluster: 0,
         out_of_touch: false,
+        told_failure: false,
         orders: HashMap::new(),
         lateness: VecDeque::new(),
         answers: JoinSet::new(),
@@ -205,6 +206,8 @@ struct Daemon {
     cluster: u64,
     /// Whether the watch is broken, and the log was told.
     out_of_touch: bool,
+    /// Whether etcd did not take a decision, and the log was told.
+    told_failure: bool,
     /// The way to each live run.
     orders: HashMap<RunId, mpsc::Sender<Order>>,
     lateness: VecDeque<u64>,
@@ -371,6 +374,13 @@ impl Daemon {
             if let (Ok(Answer::Done(_)), Some((what, slots))) = (&answer, proposal.decision()) {
                 self.metrics.decided(what, slots);
             }
+            match &answer {
+                Ok(_) if std::mem::take(&mut self.told_failure) => info!("etcd decides again"),
+                Err(e) if !std::mem::replace(&mut self.told_failure, true) => {
+                    warn!("nothing is decided for now: {e}");
+                }
+                _ => {}
+            }
             self.decider.on_answer(proposal, answer, now);
         }
     }
@@ -394,7 +404,7 @@ impl Daemon {
             self.metrics.lease_lost();
         }
         self.metrics.registered(standing.lease != 0);
-        // RETRIES
+        self.metrics.etcd_retries(self.etcd.retries());
         self.decider.on_lease(standing.lease, clock::now());
         self.decider.announced(standing.draining);
         self.judge();

@@ -310,7 +310,7 @@ impl Decider {
             }
             Err(e) => {
                 // It may have been carried out. Then its key comes by the watch and is adopted.
-                warn!(%job, "cannot decide it: {e}");
+                debug!(%job, "cannot decide it: {e}");
                 if let Some(run) = run {
                     self.adopt(&job, run, now);
                 }

@@ -18,6 +18,7 @@ mod skew;
 mod supervise;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,6 +34,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
+/// The bit of a file's mode that lets everybody read it.
+const READABLE_BY_ALL: u32 = 0o004;
+
 /// Runs the jobs of a Carillon fleet on this machine.
 ///
 /// Every worker knows every job; for each firing one etcd transaction decides which of them runs
@@ -45,6 +49,21 @@ struct Arguments {
     /// etcd endpoints, separated by commas [default: http://127.0.0.1:2379]
     #[arg(long, value_name = "URL,…", env = "CARILLON_ETCD")]
     etcd: Option<String>,
+    /// Whom etcd knows us as, where it asks for users
+    #[arg(long, value_name = "USER", env = "CARILLON_ETCD_USER")]
+    etcd_user: Option<String>,
+    /// File with that user's password, on one line
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_PASSWORD_FILE")]
+    etcd_password_file: Option<PathBuf>,
+    /// File with the authorities to check etcd's certificates against, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_CA")]
+    etcd_ca: Option<PathBuf>,
+    /// File with our certificate for etcd, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_CERT")]
+    etcd_cert: Option<PathBuf>,
+    /// File with the key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "CARILLON_ETCD_KEY")]
+    etcd_key: Option<PathBuf>,
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true)]
@@ -52,7 +71,7 @@ struct Arguments {
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX")]
     prefix: Option<String>,
-    /// Configuration file with etcd, mongo and prefix
+    /// Configuration file with etcd, mongo, prefix and the like
     #[arg(long, value_name = "FILE", env = "CARILLON_CONFIG")]
     config: Option<PathBuf>,
     /// The worker's name, unique in the fleet [default: the host name]
@@ -162,8 +181,23 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         }
         None => Partial::default(),
     };
-    let given = Partial { etcd: arguments.etcd, mongo: arguments.mongo, prefix: arguments.prefix };
-    let connection: Connection = given.or(file).resolve()?;
+    let given = Partial {
+        etcd: arguments.etcd,
+        mongo: arguments.mongo,
+        prefix: arguments.prefix,
+        etcd_user: arguments.etcd_user,
+        etcd_password_file: arguments.etcd_password_file,
+        etcd_ca: arguments.etcd_ca,
+        etcd_cert: arguments.etcd_cert,
+        etcd_key: arguments.etcd_key,
+    };
+    let given = given.or(file);
+    for file in given.secret_files() {
+        if std::fs::metadata(file).is_ok_and(|about| about.mode() & READABLE_BY_ALL != 0) {
+            tracing::warn!("everybody can read {}: chmod 600 keeps it secret", file.display());
+        }
+    }
+    let connection: Connection = given.resolve(|file| std::fs::read(file))?;
     let host = nix::unistd::gethostname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
     let id = arguments.id.unwrap_or_else(|| host.clone());

@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     missing_docs,
     reason = "a scenario that meets something unexpected has failed"
 )]
@@ -19,5 +20,8 @@ mod guard;
 mod killing;
 mod metrics;
 mod outages;
+mod policies;
+mod secured;
 mod slots;
+mod steps;
 mod support;

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_core::etcd::Etcd;
 use carillon_core::id::JobName;
 use carillon_core::records::{HistoryFilter, Records};
 use carillon_core::run::{Outcome, RunRecord};
@@ -34,6 +35,11 @@ impl Scene {
     pub async fn shared(workers: usize) -> Self {
         let stack = Stack::shared().await.unwrap();
         let fleet = Fleet::start(&stack, workers).await.unwrap();
+        Self::of(stack, fleet).await
+    }
+
+    /// This fleet, on these servers.
+    pub async fn of(stack: Arc<Stack>, fleet: Fleet) -> Self {
         let records = Records::connect(&stack.mongo_uri(), fleet.prefix()).await.unwrap();
         let folder = TempDir::new().unwrap();
         Self { fleet, records, folder, stack }
@@ -42,6 +48,24 @@ impl Scene {
     /// Puts a job as any tool would.
     pub fn put(&self, name: &str, json: &str) {
         put(&self.stack, self.fleet.prefix(), name, json);
+    }
+
+    /// A key of this fleet.
+    pub fn key(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.fleet.prefix())
+    }
+
+    /// A connection of our own to this fleet's etcd.
+    pub async fn etcd(&self) -> Etcd {
+        let endpoints = vec![self.stack.etcd_url()];
+        Etcd::connect(endpoints.as_slice(), self.fleet.keys().clone()).await.unwrap()
+    }
+
+    /// All records of a job, oldest first; `None` while MongoDB does not answer.
+    pub async fn records_of(&self, job: &str) -> Option<Vec<RunRecord>> {
+        let filter = HistoryFilter { job: Some(JobName::new(job).unwrap()), ..Default::default() };
+        let page = self.records.history(&filter, None, 500).await.ok()?;
+        Some(page.records.into_iter().rev().collect())
     }
 
     /// A file in this scene's folder.
