@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod keys;
 pub mod rank;
 pub mod records;
+pub mod recover;
 pub mod replica;
 pub mod run;
 pub mod schedule;

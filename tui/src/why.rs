@@ -1,7 +1,7 @@
 //! The story of one slot in words, a line each: what `carillon why` prints. Names and reasons in it
 //! are from elsewhere, so whoever shows the lines makes them harmless first.
 
-use carillon_core::id::Slot;
+use carillon_core::id::{Slot, WorkerId};
 use carillon_core::run::{Outcome, RunRecord, Trigger};
 use carillon_core::why::{
     Decision, Fate, Hindrance, MAX_SKEW, Other, Prospect, Standing, Story, ToCome,
@@ -130,7 +130,8 @@ impl Teller<'_> {
         let (Some(due), Some(deadline)) = (self.story.due, self.story.deadline) else { return };
         let off = (due - self.story.slot.instant()).num_seconds();
         let within = (deadline - due).num_seconds();
-        let spread = if off > 0 { format!(", {off} s after the slot (spread)") } else { String::new() };
+        let spread =
+            if off > 0 { format!(", {off} s after the slot (spread)") } else { String::new() };
         let due = self.moment(due);
         self.fact("due", &format!("{due}{spread}, to be started within {within} s"));
     }
@@ -167,7 +168,10 @@ impl Teller<'_> {
             self.detail("kill", &format!("asked for by {by}"));
         }
         if let Some(late) = &record.late_result {
-            self.detail("later", &format!("after it was taken for lost its worker reported: {late}"));
+            self.detail(
+                "later",
+                &format!("after it was taken for lost its worker reported: {late}"),
+            );
         }
         self.tell_remarks(decision);
     }
@@ -177,9 +181,7 @@ impl Teller<'_> {
         let Some(ended) = record.end_time else {
             let so_far = text::duration(self.now - record.start_time);
             let state = decision.state.map_or_else(
-                || {
-                    "its key in etcd is gone, and what became of it is not recorded yet".to_owned()
-                },
+                || "its key in etcd is gone, and what became of it is not recorded yet".to_owned(),
                 |state| format!("{state} after {so_far}{}", self.usually()),
             );
             self.detail("now", &state);
@@ -238,9 +240,9 @@ impl Teller<'_> {
         self.fact(&label, &text);
     }
 
-    fn tell_undecided(&mut self, undecided: &[carillon_core::id::WorkerId]) {
+    fn tell_undecided(&mut self, undecided: &[WorkerId]) {
         if !undecided.is_empty() {
-            let all: Vec<&str> = undecided.iter().map(|worker| worker.as_str()).collect();
+            let all: Vec<&str> = undecided.iter().map(WorkerId::as_str).collect();
             self.fact("undecided", &format!("on {}", all.join(", ")));
         }
     }
@@ -423,7 +425,8 @@ impl Teller<'_> {
             return;
         };
         let (slot, job) = (self.at(next.slot), &self.story.job);
-        let overdue = format!("{slot} is past due and not decided: `carillon why {job} {}`", next.slot);
+        let overdue =
+            format!("{slot} is past due and not decided: `carillon why {job} {}`", next.slot);
         let text = if next.overdue { overdue } else { slot };
         self.fact("next slot", &text);
     }
