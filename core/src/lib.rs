@@ -7,7 +7,7 @@
 //! 2. [`job`], [`run`]
 //! 3. [`keys`], [`timetable`], [`decide`]
 //! 4. [`fleet`], [`replica`], [`etcd`], [`jobs`], [`claims`], [`records`]
-//! 5. [`settings`]
+//! 5. [`settings`], [`why`], [`recover`]
 
 pub mod claims;
 pub mod decide;

@@ -128,7 +128,7 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Tell why a slot ran, did not run, or is not decided: who took it, how late, what blocked it
+    /// Tell why a slot ran, or why it did not
     #[command(
         after_help = "Examples:\n  carillon why settle                       the newest decided slot, else the next\n  carillon why settle '2026-11-24 09:30'    by the clock of the job's zone\n  carillon why settle 2026-11-24T08:30:00Z -o json"
     )]
