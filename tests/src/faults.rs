@@ -35,14 +35,22 @@ pub fn is_stopped(pid: u32) -> bool {
 /// run's id: all that came of that run, in whatever session and under whatever parent.
 #[must_use]
 pub fn with_environment(name: &str, value: &str) -> Vec<u32> {
-    let wanted = format!("{name}={value}");
+    let found = environments(name).into_iter();
+    found.filter(|(_, found)| found == value).map(|(pid, _)| pid).collect()
+}
+
+/// The running processes that have an environment variable of this name, with its value.
+#[must_use]
+pub fn environments(name: &str) -> Vec<(u32, String)> {
+    let start = format!("{name}=");
     processes()
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes())
-            })
+        .filter_map(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let mut entries = environment.split(|&byte| byte == 0);
+            let value = entries.find_map(|entry| entry.strip_prefix(start.as_bytes()))?;
+            Some((pid, String::from_utf8_lossy(value).into_owned()))
         })
-        .filter(|&pid| is_running(pid))
+        .filter(|&(pid, _)| is_running(pid))
         .collect()
 }
 

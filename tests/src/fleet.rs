@@ -36,6 +36,20 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
+/// How one worker differs from the others.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerOptions {
+    /// Where it finds etcd, such as behind a proxy; `None` for the stack's own address.
+    pub etcd: Option<String>,
+    /// Where it finds MongoDB; behind a proxy with `?directConnection=true`, or the driver would
+    /// go on to the address that the server gives itself.
+    pub mongo: Option<String>,
+    /// Further arguments, such as `--fault` and a point.
+    pub arguments: Vec<String>,
+    /// Environment variables.
+    pub environment: Vec<(String, String)>,
+}
+
 /// Workers under one key prefix. Dropping it kills them and all that they started.
 pub struct Fleet {
     workers: BTreeMap<String, Process>,
@@ -89,7 +103,7 @@ impl Fleet {
         // They start at the same time, as after a power cut.
         let mut since = Vec::new();
         for id in &ids {
-            since.push(fleet.spawn(id).await?);
+            since.push(fleet.spawn(id, &WorkerOptions::default()).await?);
         }
         for (id, since) in ids.iter().zip(since) {
             fleet.registered(id, since).await?;
@@ -103,8 +117,32 @@ impl Fleet {
     ///
     /// When it is running, does not start or does not register in time.
     pub async fn add(&mut self, id: &str) -> Result<()> {
-        let since = self.spawn(id).await?;
+        self.add_with(id, &WorkerOptions::default()).await
+    }
+
+    /// As [`add`](Self::add), one that is made up as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub async fn add_with(&mut self, id: &str, options: &WorkerOptions) -> Result<()> {
+        let since = self.spawn(id, options).await?;
         self.registered(id, since).await
+    }
+
+    /// Waits for a worker that ends by itself, such as at the point of `--fault`, at most so long.
+    /// What it started is left alone until the fleet goes.
+    ///
+    /// # Errors
+    ///
+    /// When it is not running, or still there afterwards.
+    pub async fn ended(&mut self, id: &str, limit: Duration) -> Result<ExitStatus> {
+        let process =
+            self.workers.get_mut(id).with_context(|| format!("worker {id} is not running"))?;
+        let status = process.exited_within(limit).await?;
+        let status = status.with_context(|| format!("worker {id} still runs after {limit:?}"))?;
+        self.workers.remove(id);
+        Ok(status)
     }
 
     /// Asks a worker to end, with SIGTERM, and waits for it.
@@ -209,7 +247,7 @@ impl Fleet {
     }
 
     /// Starts the process, and returns the revision after which it will register.
-    async fn spawn(&mut self, id: &str) -> Result<i64> {
+    async fn spawn(&mut self, id: &str, options: &WorkerOptions) -> Result<i64> {
         ensure!(!self.workers.contains_key(id), "worker {id} is already running");
         let key = self.key(id)?;
         let answer = self.etcd.get(key, None).await.context("cannot read from etcd")?;
@@ -217,14 +255,18 @@ impl Fleet {
         let state = self.folder.join(id);
         fs::create_dir_all(&state)
             .with_context(|| format!("cannot make the folder {}", state.display()))?;
-        let process = Spec::new(&programs::own("carillon-worker")?)
-            .without_env("CARILLON_")
-            .args(["--etcd", &self.etcd_url])
-            .args(["--mongo", &self.mongo_uri])
+        let mut spec = Spec::new(&programs::own("carillon-worker")?).without_env("CARILLON_");
+        for (name, value) in &options.environment {
+            spec = spec.env(name, value);
+        }
+        let process = spec
+            .args(["--etcd", options.etcd.as_ref().unwrap_or(&self.etcd_url)])
+            .args(["--mongo", options.mongo.as_ref().unwrap_or(&self.mongo_uri)])
             .args(["--prefix", self.keys.fleet()])
             .args(["--id", id])
             .args([Path::new("--state-dir"), &state])
             .args(&self.options.arguments)
+            .args(&options.arguments)
             .spawn(&self.log(id))?;
         self.workers.insert(id.to_owned(), process);
         Ok(revision)

@@ -327,6 +327,18 @@ impl Stack {
         format!("/t{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The ports of etcd's members, running or not.
+    #[must_use]
+    pub fn etcd_ports(&self) -> Vec<u16> {
+        self.etcd.iter().map(|server| server.port).collect()
+    }
+
+    /// The port of the MongoDB-protocol server.
+    #[must_use]
+    pub fn mongo_port(&self) -> u16 {
+        self.mongo.port
+    }
+
     /// A client of etcd that may do all.
     ///
     /// # Errors
@@ -821,7 +833,7 @@ async fn mongo_client(uri: &str) -> Result<MongoClient> {
 /// A port on 127.0.0.1 that nobody listens on, below the range that the system gives to outgoing
 /// connections: a client that retries on a stopped server's port could otherwise be given that
 /// very port as its own, connect to itself, and keep the server from starting again.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;
     static TRIED: AtomicU16 = AtomicU16::new(0);

@@ -16,6 +16,10 @@
 //!
 //! A machine that was suspended looks the same, with a clock that moved by nothing: what passed
 //! meanwhile is due at once.
+//!
+//! In a debug build a file can set this worker's clock alone ([`follow`]), and all of this holds.
+
+mod shift;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,10 +34,14 @@ use rustix::time::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+pub(crate) use shift::follow;
+use shift::{changes, shift};
 
 /// What the wall clock shows.
 pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now()
+    Utc::now() + shift()
 }
 
 /// Time since boot, suspended time included, which the monotonic clock leaves out.
@@ -71,6 +79,8 @@ pub(crate) struct Alarm {
     clock_set: bool,
     /// The wall clock less the time since boot: only setting the clock changes it.
     offset: TimeDelta,
+    /// By how much this worker's clock alone is set off.
+    shift: watch::Receiver<TimeDelta>,
 }
 
 impl Alarm {
@@ -78,15 +88,20 @@ impl Alarm {
     ///
     /// # Errors
     /// When the kernel has no timer left.
+    pub fn new() -> io::Result<Self> {
+        Self::shifted(changes())
+    }
+
     #[allow(
         deprecated,
         reason = "its successor asks for `unsafe`, to promise what an `OwnedFd` always keeps"
     )]
-    pub fn new() -> io::Result<Self> {
+    fn shifted(shift: watch::Receiver<TimeDelta>) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
         let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
-        let mut alarm = Self { timer, at: None, clock_set: false, offset: offset() };
+        let offset = offset(*shift.borrow());
+        let mut alarm = Self { timer, at: None, clock_set: false, offset, shift };
         alarm.set(None)?;
         Ok(alarm)
     }
@@ -96,7 +111,9 @@ impl Alarm {
     /// # Errors
     /// None that is known.
     pub fn set(&mut self, at: Option<DateTime<Utc>>) -> io::Result<()> {
-        let it_value = timespec(at);
+        // The kernel's clock is not shifted.
+        let shift = *self.shift.borrow();
+        let it_value = timespec(at.map(|at| at.checked_sub_signed(shift).unwrap_or(at)));
         if self.at == Some(it_value) {
             return Ok(());
         }
@@ -122,13 +139,17 @@ impl Alarm {
         let clock_set = if std::mem::take(&mut self.clock_set) {
             true
         } else {
-            says_clock_set(self.timer.async_io(Interest::READABLE, read).await)?
+            tokio::select! {
+                Ok(()) = self.shift.changed() => true,
+                read = self.timer.async_io(Interest::READABLE, read) => says_clock_set(read)?,
+            }
         };
         self.at = None;
         if !clock_set {
             return Ok(Rang::Due);
         }
-        let before = std::mem::replace(&mut self.offset, offset());
+        let now = offset(*self.shift.borrow_and_update());
+        let before = std::mem::replace(&mut self.offset, now);
         Ok(Rang::ClockSet { by: self.offset - before })
     }
 }
@@ -142,9 +163,9 @@ fn says_clock_set(read: io::Result<usize>) -> io::Result<bool> {
     }
 }
 
-fn offset() -> TimeDelta {
+fn offset(shift: TimeDelta) -> TimeDelta {
     let since_boot = TimeDelta::from_std(since_boot()).unwrap_or_default();
-    (now() - since_boot) - DateTime::UNIX_EPOCH
+    (Utc::now() + shift - since_boot) - DateTime::UNIX_EPOCH
 }
 
 fn timespec(at: Option<DateTime<Utc>>) -> Timespec {
@@ -242,6 +263,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_shift_rings_as_a_clock_that_was_set_and_the_alarm_follows_it() {
+        let (shift, shifts) = watch::channel(TimeDelta::zero());
+        let mut alarm = Alarm::shifted(shifts).unwrap();
+        for by in [TimeDelta::seconds(40), TimeDelta::seconds(-70)] {
+            alarm.set(Some(Utc::now() + *shift.borrow() + SOON)).unwrap();
+            shift.send_modify(|shift| *shift += by);
+            let Rang::ClockSet { by: set } = alarm.rings().await.unwrap() else { panic!() };
+            assert!((set - by).abs() < SOON, "{set}");
+            let at = Utc::now() + SOON;
+            alarm.set(Some(at + *shift.borrow())).unwrap();
+            rings_for(&mut alarm, at).await;
+        }
+    }
+
     /// Setting the clock would disturb the whole machine, so that the kernel gives this answer is
     /// taken from timerfd_create(2).
     #[test]
@@ -253,8 +289,8 @@ mod tests {
 
     #[test]
     fn the_offset_of_the_clock_stands_while_it_only_runs() {
-        let before = offset();
+        let before = offset(TimeDelta::zero());
         std::thread::sleep(Duration::from_millis(20));
-        assert!((offset() - before).abs() < TimeDelta::seconds(1));
+        assert!((offset(TimeDelta::zero()) - before).abs() < TimeDelta::seconds(1));
     }
 }

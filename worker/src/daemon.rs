@@ -115,6 +115,7 @@ pub(crate) async fn run(
         registration: registered,
         standing,
         guard: guard.clone(),
+        former: None,
     };
     let keeper = tokio::spawn(keeper.keep(leaving));
     let supervisor = Supervisor {

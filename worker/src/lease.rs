@@ -55,6 +55,8 @@ pub(crate) struct Keeper {
     pub standing: watch::Sender<Standing>,
     /// Told until when the lease is certain.
     pub guard: Guard,
+    /// The lease of the registration that was lost last: etcd may not know yet that it is dead.
+    pub former: Option<i64>,
 }
 
 impl Keeper {
@@ -74,6 +76,7 @@ impl Keeper {
                 }
             };
             let was = self.standing.send_replace(Standing::default());
+            self.former = Some(was.lease).filter(|lease| *lease != 0).or(self.former);
             let reason = lost.to_string();
             if was.lease != 0 {
                 warn!("lost the registration: {reason}");
@@ -87,6 +90,12 @@ impl Keeper {
 
     /// Registers once and holds on to it; returns why it ended.
     async fn hold(&mut self) -> Loss {
+        if let Some(former) = self.former
+            && (self.etcd.revoke(former).await).is_err_and(|e| e.is_ambiguous())
+        {
+            return Loss::Silence;
+        }
+        self.former = None;
         let sent = since_boot();
         let lease = match self.etcd.grant(TTL_SECS).await {
             Ok(lease) => lease,

@@ -99,6 +99,9 @@ struct Arguments {
     /// Where to die, for tests: claimed, started, ended or settled
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
+    /// A file with milliseconds by which to set this worker's clock off, for tests
+    #[arg(long, value_name = "FILE", env = "CARILLON_CLOCK_OFFSET_FILE", hide = true)]
+    clock_offset_file: Option<PathBuf>,
     /// What to log, for example `info` or `carillon_worker=debug`
     #[arg(long, value_name = "FILTER", env = "CARILLON_LOG", default_value = "info")]
     log: String,
@@ -143,11 +146,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: Arguments) -> Result<()> {
-    let metrics_addr = arguments.metrics_addr.clone();
+fn start(mut arguments: Arguments) -> Result<()> {
+    let metrics_addr = arguments.metrics_addr.take();
+    let clock_offset_file = arguments.clock_offset_file.take();
     let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some(file) = clock_offset_file {
+            clock::follow(file);
+        }
         let metrics = Metrics::new(&options.id);
         if let Some(address) = metrics_addr {
             let desk = Desk::open(&address).await?;

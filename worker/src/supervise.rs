@@ -28,6 +28,9 @@ use crate::report::Report;
 pub(crate) const ORDERS_BOUND: usize = 4;
 /// Events of one run that wait to be passed on; what does not fit waits with the executor.
 const EVENTS_BOUND: usize = 4;
+/// What the guard ends runs with, by signal(7).
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
 /// Pauses between attempts to end a run in etcd grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -132,10 +135,16 @@ impl Supervisor {
             let expire_at = record.expire_at;
             self.send(Report::Output { run: live.run, chunks: rest, expire_at }).await;
         }
-        // Ended by the worker itself for want of its lease, the run is lost, as it is when another
-        // worker settles it.
-        let unleased = self.standing.borrow().lease != live.value.lease;
-        let abandoned = finished.outcome == Outcome::Killed && finished.killed_by.is_none();
+        // Ended for want of the worker's lease, by itself or by its guard while it was frozen, the
+        // run is lost, as it is when another worker settles it.
+        let standing = *self.standing.borrow();
+        let unleased = standing.lease != live.value.lease || !standing.may_act();
+        let signalled = matches!(finished.signal, Some(SIGTERM | SIGKILL));
+        let abandoned = match finished.outcome {
+            Outcome::Killed => finished.killed_by.is_none(),
+            Outcome::Failed => signalled && live.value.continues_secs.is_none(),
+            _ => false,
+        };
         record.outcome = if unleased && abandoned { Outcome::Lost } else { finished.outcome };
         record.err = finished.err;
         record.exit_code = finished.exit_code;

@@ -75,9 +75,9 @@ impl Pipes {
         self.ends.iter().all(|(_, end)| end.is_none())
     }
 
-    /// The next bytes of either stream; waits for ever once both are closed. Dropped, it has read
-    /// nothing.
-    pub(crate) async fn read(&mut self) -> (Stream, &[u8]) {
+    /// The next bytes of either stream, nothing when one was closed; waits for ever once both are.
+    /// Dropped, it has read nothing.
+    pub(crate) async fn read(&mut self) -> Option<(Stream, &[u8])> {
         let Self { ends, buffer } = self;
         let (stream, length) = poll_fn(|cx| {
             for (stream, end) in ends.iter_mut() {
@@ -86,20 +86,23 @@ impl Pipes {
                     match Pin::new(pipe).poll_read(cx, &mut into) {
                         Poll::Pending => break,
                         Poll::Ready(Ok(())) if !into.filled().is_empty() => {
-                            return Poll::Ready((*stream, into.filled().len()));
+                            return Poll::Ready(Some((*stream, into.filled().len())));
                         }
                         Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Poll::Ready(_) => *end = None,
+                        Poll::Ready(_) => {
+                            *end = None;
+                            return Poll::Ready(None);
+                        }
                     }
                 }
             }
             Poll::Pending
         })
-        .await;
+        .await?;
         if ends.first().is_some_and(|(first, _)| *first == stream) {
             ends.reverse();
         }
-        (stream, buffer.get(..length).unwrap_or_default())
+        Some((stream, buffer.get(..length).unwrap_or_default()))
     }
 }
 

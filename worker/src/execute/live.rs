@@ -215,9 +215,9 @@ impl Live {
                     Ok(permit) => self.hand_over(permit),
                     Err(_) => heard = false,
                 },
-                (stream, bytes) = self.pipes.read() => {
+                read = self.pipes.read() => if let Some((stream, bytes)) = read {
                     self.output.accept(stream, bytes, Instant::now(), clock::now());
-                }
+                },
             }
         }
     }

@@ -134,6 +134,15 @@ async fn the_shortest_run_still_says_that_it_started() {
 }
 
 #[tokio::test]
+async fn nothing_is_waited_for_once_shell_and_output_have_ended() {
+    let begin = Instant::now();
+    for _ in 0..20 {
+        run(spec("true")).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
 async fn failures_name_the_code_or_the_signal() {
     let done = run(spec("exit 3")).await;
     assert_eq!((done.outcome, done.err.as_str()), (Outcome::Failed, "exit code 3"));
