@@ -88,8 +88,9 @@ fn offset_of(zone: Tz, at: DateTime<Utc>) -> i32 {
 }
 
 impl Cursor {
-    /// The same cursor, moved on.
-    fn moved_to(&self, zone: Tz, through: DateTime<Utc>) -> Self {
+    /// The same cursor at another instant.
+    #[must_use]
+    pub fn moved_to(&self, zone: Tz, through: DateTime<Utc>) -> Self {
         Self { through, offset: offset_of(zone, through), ..self.clone() }
     }
 }

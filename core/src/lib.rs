@@ -7,7 +7,7 @@
 //! 2. [`job`], [`run`]
 //! 3. [`keys`], [`timetable`], [`decide`]
 //! 4. [`fleet`], [`replica`], [`etcd`], [`jobs`], [`claims`], [`records`]
-//! 5. [`settings`]
+//! 5. [`settings`], [`why`], [`recover`]
 
 pub mod claims;
 pub mod decide;
@@ -19,10 +19,12 @@ pub mod jobs;
 pub mod keys;
 pub mod rank;
 pub mod records;
+pub mod recover;
 pub mod replica;
 pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod steps;
 pub mod timetable;
+pub mod why;
 pub mod zones;

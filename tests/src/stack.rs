@@ -426,6 +426,32 @@ impl Stack {
         Ok(())
     }
 
+    /// Puts a snapshot, made with `etcdctl snapshot save`, in the place of the data of all members,
+    /// which must be stopped.
+    ///
+    /// # Errors
+    ///
+    /// When a member runs, or etcdctl cannot restore it.
+    pub fn restore_etcd(&self, snapshot: &Path) -> Result<()> {
+        for server in &self.etcd {
+            ensure!(server.process.is_none(), "{} is running", server.name);
+            let data = self.folder.join(&server.name);
+            fs::remove_dir_all(&data)
+                .with_context(|| format!("cannot remove {}", data.display()))?;
+            let kept =
+                ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"];
+            let is_kept = |argument: &&str| {
+                argument.split_once('=').is_some_and(|(option, _)| kept.contains(&option))
+            };
+            let own = server.arguments.iter().map(String::as_str).filter(is_kept);
+            let file = snapshot.to_string_lossy();
+            let arguments: Vec<&str> =
+                ["snapshot", "restore", &file].into_iter().chain(own).collect();
+            self.etcdctl(&arguments)?;
+        }
+        Ok(())
+    }
+
     /// Freezes all of etcd: connections stay open, nothing answers.
     ///
     /// # Errors

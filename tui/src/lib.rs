@@ -7,7 +7,7 @@
 //!
 //! Floors, a module imports only from those below its own:
 //!
-//! 1. [`theme`], [`key`], [`text`]
+//! 1. [`theme`], [`key`], [`text`], [`why`]
 //! 2. [`effect`], [`msg`], [`command`], [`keymap`]
 //! 3. [`model`]
 //! 4. [`update`], [`view`]
@@ -31,6 +31,7 @@ pub mod text;
 pub mod theme;
 pub mod update;
 pub mod view;
+pub mod why;
 
 #[cfg(test)]
 mod testing;

@@ -2,12 +2,17 @@
 //! write leaves a document in the audit trail; where MongoDB is away the write still happens and
 //! the answer says that its trace is missing.
 
-use carillon_core::claims::{Answer, Claims};
+use std::collections::BTreeSet;
+
+use carillon_core::claims::{Answer, BATCH, Claims, Step};
+use carillon_core::decide::Cursor;
 use carillon_core::etcd::{Etcd, EtcdError};
-use carillon_core::id::{JobName, RunId, WorkerId};
+use carillon_core::fleet::FleetSettings;
+use carillon_core::id::{JobName, RunId, Slot, WorkerId};
 use carillon_core::job::{Change, Job, JobEntry};
 use carillon_core::jobs::{Expected, Jobs, SaveError};
 use carillon_core::records::{Records, RecordsError};
+use carillon_core::recover::Reset;
 use carillon_core::run::{KillRequest, LiveRun, Trigger, TriggerRequest};
 use carillon_core::settings::Connection;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -279,6 +284,100 @@ impl Operator {
         let what = format!("{} {worker}", if on { "drain" } else { "undrain" });
         let untraced = self.trace("", &what, None, None, revision, now).await;
         Ok(Done { value: (), untraced })
+    }
+
+    /// Puts cursors where they belong, each if it still stands where it was read. The value is, for
+    /// each, whether that was so.
+    ///
+    /// # Errors
+    /// When etcd fails; then some may have been put and others not.
+    pub async fn reset_cursors(
+        &self,
+        resets: &[Reset],
+        now: DateTime<Utc>,
+    ) -> Result<Done<Vec<bool>>, OperatorError> {
+        let steps: Vec<Step> = resets.iter().map(|r| r.step(self.etcd.keys())).collect();
+        let answers = self.send_all(&steps).await?;
+        let mut untraced = None;
+        for (reset, answer) in resets.iter().zip(&answers) {
+            let Answer::Done(revision) = answer else { continue };
+            let on = reset.on.as_ref().map(|on| format!(" of {on}")).unwrap_or_default();
+            let what = format!("recover: cursor{on} to {}", Slot::at(reset.cursor.through));
+            let before =
+                serde_json::to_vec(&Cursor { through: reset.from, ..reset.cursor.clone() });
+            let after = serde_json::to_string(&reset.cursor);
+            let trace =
+                self.trace(reset.job.as_str(), &what, before.ok(), after.ok(), *revision, now);
+            untraced = trace.await.or(untraced);
+        }
+        let put = answers.iter().map(|answer| matches!(answer, Answer::Done(_))).collect();
+        Ok(Done { value: put, untraced })
+    }
+
+    /// Clears away what a restored etcd still holds that is over; the value is how many of the
+    /// steps were still needed.
+    ///
+    /// # Errors
+    /// When etcd fails.
+    pub async fn clear_away(
+        &self,
+        steps: &[Step],
+        what: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Done<usize>, OperatorError> {
+        let answers = self.send_all(steps).await?;
+        let mut untraced = None;
+        for (step, answer) in steps.iter().zip(&answers) {
+            if let Answer::Done(revision) = answer {
+                let trace = self.trace(step.job.as_str(), what, None, None, *revision, now);
+                untraced = trace.await.or(untraced);
+            }
+        }
+        let count = answers.iter().filter(|answer| matches!(answer, Answer::Done(_))).count();
+        Ok(Done { value: count, untraced })
+    }
+
+    /// Tells the workers that a restored etcd was recovered: those that stand by go on. The value
+    /// says whether the settings were still at the revision `read`.
+    ///
+    /// # Errors
+    /// When etcd fails.
+    pub async fn set_recovered(
+        &self,
+        settings: FleetSettings,
+        read: i64,
+        now: DateTime<Utc>,
+    ) -> Result<Done<bool>, OperatorError> {
+        // It must be newer than what the workers remember, whatever clock wrote that.
+        let later = settings.recovered.map(|at| at + TimeDelta::milliseconds(1));
+        let recovered = later.map_or(now, |later| later.max(now));
+        let before = serde_json::to_vec(&settings).ok();
+        let settings = FleetSettings { recovered: Some(recovered), ..settings };
+        match self.claims.write_settings(read, &settings).await? {
+            Answer::Done(revision) => {
+                let after = serde_json::to_string(&settings).ok();
+                let untraced = self.trace("", "recover", before, after, revision, now).await;
+                Ok(Done { value: true, untraced })
+            }
+            Answer::Refused(_) => Ok(Done { value: false, untraced: None }),
+        }
+    }
+
+    /// Sends steps in batches in which no job occurs twice.
+    async fn send_all(&self, steps: &[Step]) -> Result<Vec<Answer>, OperatorError> {
+        let mut answers = Vec::with_capacity(steps.len());
+        let mut rest = steps;
+        while !rest.is_empty() {
+            let mut jobs = BTreeSet::new();
+            let alone = |step: &&Step| jobs.insert(step.job.clone());
+            let count = rest.iter().take(BATCH).take_while(alone).count();
+            let (batch, left) = rest.split_at(count);
+            for answer in self.claims.send(batch).await {
+                answers.push(answer?);
+            }
+            rest = left;
+        }
+        Ok(answers)
     }
 
     /// Leaves a document in the audit trail; returns why there is none.

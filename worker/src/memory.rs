@@ -25,8 +25,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Why what is seen now must not be believed after this.
-    fn belies(&self, now: &Self) -> Option<String> {
-        let recovered = now.recovered > self.recovered;
+    fn belies(&self, now: &Self) -> Option<Doubt> {
         let what = if now.cluster != self.cluster {
             "etcd is another cluster than before".to_owned()
         } else if now.revision < self.revision {
@@ -34,17 +33,36 @@ impl Seen {
         } else {
             return None;
         };
-        (!recovered).then(|| format!("{what}: it was restored; run `carillon recover`"))
+        let why = format!("{what}: it was restored; run `carillon recover`");
+        Some(Doubt { cluster: now.cluster, why })
     }
+}
+
+/// Why etcd is not believed. It lasts: a restored etcd, too, comes past the revision that was seen
+/// before, and the workers' own registrations bring it there within seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Doubt {
+    /// The cluster that is not believed.
+    cluster: u64,
+    why: String,
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    seen: Seen,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    doubt: Option<Doubt>,
 }
 
 /// The file that holds it.
 #[derive(Debug)]
 pub(crate) struct Memory {
     path: PathBuf,
-    seen: Option<Seen>,
+    kept: Option<Kept>,
     /// What the file holds.
-    written: Option<Seen>,
+    written: Option<Kept>,
 }
 
 impl Memory {
@@ -54,21 +72,31 @@ impl Memory {
     /// When the file is there and cannot be read: it is not taken for a first start.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("etcd.json");
-        let seen = match fs::read(&path) {
+        let kept: Option<Kept> = match fs::read(&path) {
             Ok(text) => Some(serde_json::from_slice(&text).map_err(io::Error::other)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(Self { path, seen, written: seen })
+        Ok(Self { path, written: kept.clone(), kept })
     }
 
     /// Compares what is seen now, and remembers it unless there is a reason not to believe it.
+    /// A doubt ends when somebody recovers, or when the cluster that was known is back.
     pub fn see(&mut self, now: Seen) -> Option<String> {
-        let reason = self.seen.and_then(|seen| seen.belies(&now));
-        if reason.is_none() {
-            self.seen = Some(now);
+        if let Some(Kept { seen, doubt }) = &mut self.kept
+            && now.recovered <= seen.recovered
+        {
+            let elsewhere = doubt.as_ref().is_some_and(|doubt| doubt.cluster != seen.cluster);
+            let fresh = seen.belies(&now);
+            if doubt.is_none() || elsewhere && now.cluster == seen.cluster {
+                *doubt = fresh;
+            }
+            if let Some(doubt) = doubt {
+                return Some(doubt.why.clone());
+            }
         }
-        reason
+        self.kept = Some(Kept { seen: now, doubt: None });
+        None
     }
 
     /// Writes it down, if it has changed.
@@ -76,16 +104,16 @@ impl Memory {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&mut self) -> io::Result<()> {
-        if self.seen == self.written {
+        if self.kept == self.written {
             return Ok(());
         }
-        let text = serde_json::to_vec(&self.seen)?;
+        let text = serde_json::to_vec(&self.kept)?;
         let fresh = self.path.with_extension("new");
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&text)?;
         fs::rename(&fresh, &self.path)?;
-        self.written = self.seen;
+        self.written.clone_from(&self.kept);
         Ok(())
     }
 
@@ -112,9 +140,31 @@ mod tests {
         let mut memory = Memory::load(dir.path()).unwrap();
         let behind = memory.see(seen(1, 99)).unwrap();
         assert!(behind.contains("revision 99, and was at 100"), "{behind}");
+    }
+
+    #[test]
+    fn a_doubt_outlives_the_revision_it_came_from_and_the_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(dir.path()).unwrap();
+        assert_eq!(memory.see(seen(1, 100)), None);
+        let doubt = memory.see(seen(1, 99));
+        // Always in the same words: they stand in the registration, which raises the revision.
+        assert!(doubt.is_some() && memory.see(seen(1, 200)) == doubt);
+        memory.write().unwrap();
+        let mut memory = Memory::load(dir.path()).unwrap();
+        assert_eq!(memory.see(seen(1, 300)), doubt);
+    }
+
+    #[test]
+    fn a_cluster_that_comes_back_is_believed_again_unless_it_is_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(dir.path()).unwrap();
+        assert_eq!(memory.see(seen(1, 100)), None);
         let other = memory.see(seen(2, 200)).unwrap();
         assert!(other.contains("another cluster"), "{other}");
-        assert_eq!(memory.see(seen(1, 100)), None);
+        assert_eq!(memory.see(seen(1, 101)), None);
+        assert!(memory.see(seen(2, 200)).is_some() && memory.see(seen(1, 100)).is_some());
+        assert!(memory.see(seen(1, 101)).is_some());
     }
 
     #[test]

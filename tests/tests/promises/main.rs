@@ -25,3 +25,4 @@ mod secured;
 mod slots;
 mod steps;
 mod support;
+mod why;

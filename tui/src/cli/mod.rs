@@ -5,6 +5,7 @@
 
 mod apply;
 mod change;
+mod drain;
 mod history;
 mod info;
 mod jobs;
@@ -12,13 +13,15 @@ mod kill;
 mod logs;
 mod next;
 mod print;
+mod recover;
 mod run;
+mod why;
 mod workers;
 
 use std::path::PathBuf;
 
 use carillon_core::etcd::EtcdError;
-use carillon_core::id::JobName;
+use carillon_core::id::{JobName, WorkerId};
 use carillon_core::jobs::SaveError;
 use carillon_core::records::RecordsError;
 use carillon_core::replica::Replica;
@@ -125,10 +128,55 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Tell why a slot ran, or why it did not
+    #[command(
+        after_help = "Examples:\n  carillon why settle                       the newest decided slot, else the next\n  carillon why settle '2026-11-24 09:30'    by the clock of the job's zone\n  carillon why settle 2026-11-24T08:30:00Z -o json"
+    )]
+    Why {
+        /// The job
+        name: JobName,
+        /// The slot: an instant in RFC 3339, or a time in the job's zone [default: the newest
+        /// decided one, else the next]
+        slot: Option<String>,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
     /// List the workers
     Workers {
         #[command(flatten)]
         format: FormatArgument,
+    },
+    /// Ask workers to take nothing new; their runs go on to their end
+    #[command(
+        after_help = "Example:\n  carillon drain w3 && carillon workers    # until it has 0 running\n\nIt lasts until `carillon undrain`, also when the worker is started again."
+    )]
+    Drain {
+        /// The workers
+        #[arg(required = true)]
+        workers: Vec<WorkerId>,
+    },
+    /// Let workers take work again
+    Undrain {
+        /// The workers
+        #[arg(required = true)]
+        workers: Vec<WorkerId>,
+    },
+    /// Put cursors right after etcd was restored from a backup, or a clock was wrong
+    #[command(
+        after_help = "Examples:\n  carillon recover --dry-run     say what would be done\n  carillon recover               the whole fleet: workers that stand by after a restore go on\n  carillon recover settle        one job that stopped because its cursor is in the future\n\nNo slot that is recorded in MongoDB runs again. It can be run again at any time."
+    )]
+    Recover {
+        /// Only these jobs
+        names: Vec<JobName>,
+        /// Say what would be done and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// etcd was restored, although no worker is there to say so
+        #[arg(long, conflicts_with = "names")]
+        restored: bool,
     },
     /// Print when a schedule fires next
     Next(next::Next),
@@ -143,16 +191,19 @@ impl Command {
     /// Whether it changes something in the fleet.
     pub fn writes(&self) -> bool {
         match self {
-            Self::Apply { dry_run, .. } => !dry_run,
+            Self::Apply { dry_run, .. } | Self::Recover { dry_run, .. } => !dry_run,
             Self::Delete { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
             | Self::Run { .. }
-            | Self::Kill { .. } => true,
+            | Self::Kill { .. }
+            | Self::Drain { .. }
+            | Self::Undrain { .. } => true,
             Self::Jobs { .. }
             | Self::Get { .. }
             | Self::History { .. }
             | Self::Logs { .. }
+            | Self::Why { .. }
             | Self::Workers { .. }
             | Self::Next(_)
             | Self::Info { .. } => false,
@@ -289,6 +340,14 @@ pub async fn execute(
             history::history(&operator, &filter, limit as usize, format.output).await
         }
         Command::Logs { what, follow } => logs::logs(&operator, &what, follow).await,
+        Command::Why { name, slot, format } => {
+            why::why(&operator, &name, slot.as_deref(), format.output).await
+        }
+        Command::Drain { workers } => drain::drain(&operator, &workers, true).await,
+        Command::Undrain { workers } => drain::drain(&operator, &workers, false).await,
+        Command::Recover { names, dry_run, yes, restored } => {
+            recover::recover(&operator, &names, recover::How { dry_run, yes, restored }).await
+        }
         Command::Workers { format } => workers::workers(&operator, format.output).await,
         Command::Info { format } => {
             info::info(&operator, connection, config, state, format.output).await

@@ -1,5 +1,6 @@
 //! `carillon workers`.
 
+use carillon_core::fleet::Registration;
 use chrono::Utc;
 use serde_json::json;
 
@@ -28,7 +29,7 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
             [
                 worker.id.to_string(),
                 r.host.clone(),
-                (if r.draining || asked { "draining" } else { "ready" }).to_owned(),
+                state(r, asked).to_owned(),
                 format!("{}/{}", r.running, r.capacity),
                 r.lateness_p99_millis.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
                 text::ago(now - r.started),
@@ -47,5 +48,21 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
     print::table(
         ["WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "RULES", "LABELS"],
         rows,
-    )
+    )?;
+    for worker in replica.workers.values() {
+        let why = worker.value.as_ref().ok().and_then(|r| r.standing_by.as_ref());
+        if let Some(why) = why {
+            print::note(&format!("{} stands by: {why}", worker.id));
+        }
+    }
+    Ok(())
+}
+
+fn state(r: &Registration, asked_to_drain: bool) -> &'static str {
+    match r {
+        _ if r.draining || asked_to_drain => "draining",
+        _ if r.standing_by.is_some() => "standing by",
+        _ if r.full => "full",
+        _ => "ready",
+    }
 }

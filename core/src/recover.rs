@@ -1,0 +1,293 @@
+//! What `carillon recover` does, as a pure function: which cursors are put where after etcd was
+//! restored from a backup or a clock was wrong, and what a restored etcd still believes that is
+//! over. Nothing that is recorded is decided again.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use crate::decide::Cursor;
+use crate::id::{JobName, RunId, Slot, WorkerId};
+use crate::keys::Keys;
+use crate::replica::{Replica, Versioned};
+use crate::run::{LiveRun, Outcome, RunRecord, TriggerRequest};
+use crate::steps::{Predicate, Refusal, Step, Test, Write};
+use crate::why::done_of;
+
+/// Why a trigger of a restored etcd does not run.
+const RESTORED: &str = "etcd was restored before the run could start";
+
+/// What is known, and what is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The fleet's state in etcd.
+    pub replica: &'a Replica,
+    /// The newest recorded slot of each job: [`crate::records::Records::newest_slots`].
+    pub newest: &'a BTreeMap<JobName, Slot>,
+    /// Only these jobs; all of them where it is empty.
+    pub only: &'a [JobName],
+    /// The asker's clock.
+    pub now: DateTime<Utc>,
+    /// How far two clocks of the fleet may be apart.
+    pub max_skew: TimeDelta,
+}
+
+/// A cursor that is put elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reset {
+    /// The job.
+    pub job: JobName,
+    /// The worker whose own cursor it is, where the job runs on every worker.
+    pub on: Option<WorkerId>,
+    /// Where it stands.
+    pub from: DateTime<Utc>,
+    /// Revision at which it stands there.
+    pub revision: i64,
+    /// The cursor that it becomes.
+    pub cursor: Cursor,
+    /// Why.
+    pub why: Wrong,
+}
+
+/// What is wrong with a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// Slots after it are recorded: it is of the past.
+    Behind,
+    /// It is in the future.
+    Ahead,
+}
+
+impl Reset {
+    /// The transaction.
+    pub fn step(&self, keys: &Keys) -> Step {
+        Step::reset(keys, &self.job, self.on.as_ref(), self.revision, &self.cursor)
+    }
+}
+
+/// Whether a worker stands by because etcd was restored, and has not heard of a recovery since.
+pub fn is_restored(replica: &Replica) -> bool {
+    let recovered = replica.settings().0.recovered;
+    let mut all = replica.workers.values().filter_map(|worker| worker.value.as_ref().ok());
+    all.any(|registration| {
+        let why = registration.standing_by.as_deref().unwrap_or_default();
+        why.contains("it was restored") && recovered.is_none_or(|at| registration.clock > at)
+    })
+}
+
+/// The cursors that are wrong, and where they belong: never before a slot that is recorded, or that
+/// etcd knows to be taken.
+pub fn resets(known: &Known<'_>) -> Vec<Reset> {
+    let replica = known.replica;
+    let wanted = |job: &JobName| known.only.is_empty() || known.only.contains(job);
+    let shared = replica.cursors.iter().map(|(job, cursor)| (job, None, cursor));
+    let own = replica
+        .own_cursors
+        .iter()
+        .flat_map(|(job, own)| own.iter().map(move |(on, cursor)| (job, Some(on), cursor)));
+    let all = shared.chain(own).filter(|(job, ..)| wanted(job));
+    all.filter_map(|(job, on, cursor)| reset(known, job, on, cursor)).collect()
+}
+
+fn reset(
+    known: &Known<'_>,
+    job: &JobName,
+    on: Option<&WorkerId>,
+    cursor: &Versioned<Cursor>,
+) -> Option<Reset> {
+    let (now, from) = (known.now, cursor.value.through);
+    let newest = newest(known, job);
+    let ahead = from > now + known.max_skew;
+    let through = match newest {
+        newest if ahead => newest.map_or(now, |slot| slot.instant().max(now)),
+        Some(newest) => from.max(newest.instant()),
+        None => from,
+    };
+    (through != from).then(|| Reset {
+        job: job.clone(),
+        on: on.cloned(),
+        from,
+        revision: cursor.mod_revision,
+        // One whose zone nobody knows is computed anew before it is used.
+        cursor: cursor.value.moved_to(cursor.value.zone.parse().unwrap_or(Tz::UTC), through),
+        why: if ahead { Wrong::Ahead } else { Wrong::Behind },
+    })
+}
+
+/// The newest slot of the job that is decided, wherever that is written.
+fn newest(known: &Known<'_>, job: &JobName) -> Option<Slot> {
+    let live = known.replica.live_of(job).filter_map(|live| live.value.slot);
+    let done = done_of(known.replica, job);
+    let done = done.filter_map(|r| r.to_slot.max(r.scheduled_time).map(Slot::at));
+    live.chain(done).chain(known.newest.get(job).copied()).max()
+}
+
+/// The transaction that settles a trigger which a restored etcd still holds. One whose run is
+/// recorded was taken before: it only goes.
+pub fn settle(
+    keys: &Keys,
+    known: &Known<'_>,
+    (job, id): &(JobName, RunId),
+    trigger: &Versioned<TriggerRequest>,
+    recorded: bool,
+    by: &str,
+) -> Step {
+    let Known { replica, now, .. } = *known;
+    if recorded {
+        let key = keys.trigger(job, *id);
+        let test = Test::ModifiedAt(trigger.mod_revision);
+        let same = Predicate { key: key.clone(), test, refusal: Refusal::TriggerGone };
+        return Step { job: job.clone(), when: vec![same], then: vec![Write::Delete(key)] };
+    }
+    let request = &trigger.value;
+    let entry = replica.jobs.get(job).and_then(|entry| entry.job());
+    let days = entry.and_then(|job| job.retention_days).or(replica.settings().0.retention_days);
+    let record = RunRecord {
+        worker: by.to_owned(),
+        trigger: request.kind,
+        attempt: request.attempt,
+        scheduled_time: request.slot.map(Slot::instant),
+        ..RunRecord::new(*id, job, Outcome::Missed, now)
+    };
+    let record = record.ended(Outcome::Missed, now, RESTORED).kept_for(days);
+    Step::settle_trigger(keys, job, (*id, trigger.mod_revision), &record)
+}
+
+/// The transaction that takes a run out of a restored etcd which is recorded to have ended.
+/// Otherwise it would be settled as lost, and perhaps run again.
+pub fn forget(keys: &Keys, live: &LiveRun) -> Step {
+    let key = keys.running_key(live);
+    let test = Test::CreatedAt(live.fence);
+    let same = Predicate { key: key.clone(), test, refusal: Refusal::NotTheRun };
+    let kill = keys.kill_run(&live.job, live.run);
+    let then = vec![Write::Delete(key), Write::Delete(kill)];
+    Step { job: live.job.clone(), when: vec![same], then }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Feed, Item};
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn name(text: &str) -> JobName {
+        JobName::new(text).unwrap()
+    }
+
+    fn replica(items: &[(&str, String)]) -> Replica {
+        let keys = Keys::new("/cron").unwrap();
+        let items = items.iter().zip(2..).map(|((key, value), rev)| Item {
+            key: format!("/cron/{key}").into(),
+            value: Some(value.clone().into()),
+            mod_revision: rev,
+            create_revision: rev,
+            lease: 7,
+        });
+        let mut replica = Replica::default();
+        let feed = Feed::Snapshot { revision: 99, cluster: 1, items: items.collect() };
+        replica.apply(&keys, &feed, at("2026-01-01T12:00:00Z"));
+        replica
+    }
+
+    fn cursor(through: &str) -> String {
+        format!(
+            r#"{{"rev":2,"expr":"* * * * *","zone":"Europe/Berlin","enabled":true,
+                "rules":"x","through":"{through}","offset":3600,"updatedAt":"2025-01-01T00:00:00Z"}}"#
+        )
+    }
+
+    fn resets_of(replica: &Replica, newest: &[(&str, &str)], only: &[JobName]) -> Vec<Reset> {
+        let newest = newest.iter().map(|(job, slot)| (name(job), Slot::at(at(slot)))).collect();
+        let now = at("2026-07-01T12:00:00Z");
+        let max_skew = TimeDelta::seconds(10);
+        resets(&Known { replica, newest: &newest, only, now, max_skew })
+    }
+
+    #[test]
+    fn a_cursor_of_the_past_goes_to_the_newest_recorded_slot_and_keeps_the_rest() {
+        let replica = replica(&[("cursor/a", cursor("2026-01-01T11:00:00Z"))]);
+        let [reset] = &resets_of(&replica, &[("a", "2026-07-01T11:59:00Z")], &[])[..] else {
+            panic!()
+        };
+        assert_eq!((reset.why, reset.revision), (Wrong::Behind, 2));
+        assert_eq!(reset.cursor.through, at("2026-07-01T11:59:00Z"));
+        // Summer time by now.
+        assert_eq!((reset.cursor.offset, reset.cursor.rules.as_str()), (7200, "x"));
+        assert_eq!(reset.cursor.updated_at, Some(at("2025-01-01T00:00:00Z")));
+        // Nothing newer is recorded: it stands where it belongs.
+        assert_eq!(resets_of(&replica, &[("a", "2026-01-01T10:00:00Z")], &[]), []);
+        assert_eq!(resets_of(&replica, &[], &[]), []);
+    }
+
+    #[test]
+    fn a_cursor_in_the_future_goes_to_now_but_not_before_what_is_recorded() {
+        let replica = replica(&[
+            ("cursor/a", cursor("2026-07-01T13:00:00Z")),
+            ("cursor/b", cursor("2026-07-01T13:00:00Z")),
+            ("cursor/c", cursor("2026-07-01T12:00:09Z")),
+        ]);
+        let found = resets_of(&replica, &[("b", "2026-07-01T12:30:00Z")], &[]);
+        let found: Vec<_> = found.iter().map(|r| (r.job.as_str(), r.cursor.through)).collect();
+        let (a, b) = (at("2026-07-01T12:00:00Z"), at("2026-07-01T12:30:00Z"));
+        assert_eq!(found, [("a", a), ("b", b)], "c is as far off as clocks may be");
+        assert_eq!(resets_of(&replica, &[], &[name("b")]).len(), 1);
+    }
+
+    #[test]
+    fn what_etcd_knows_to_be_taken_counts_as_recorded() {
+        let id = RunId::new(at("2026-01-01T00:00:00Z"));
+        let running = r#"{"worker":"w","lease":7,"attempt":1,"slot":"2026-07-01T12:30:00Z",
+            "since":"2026-07-01T11:58:00Z","spawnBefore":"2026-07-01T12:31:00Z"}"#;
+        let replica = replica(&[
+            ("cursor/a", cursor("2026-07-01T13:00:00Z")),
+            (&format!("running/a/{id}"), running.to_owned()),
+        ]);
+        let found = resets_of(&replica, &[], &[]);
+        assert_eq!(found[0].cursor.through, at("2026-07-01T12:30:00Z"));
+    }
+
+    #[test]
+    fn a_worker_tells_that_etcd_was_restored_until_it_was_recovered() {
+        let worker = |clock: &str| {
+            let value = format!(
+                r#"{{"host":"h","pid":1,"version":"1","rulesVersion":"x","capacity":1,
+                "clock":"{clock}","started":"{clock}",
+                "standingBy":"etcd is at revision 5, and was at 9: it was restored; run `carillon recover`"}}"#
+            );
+            ("workers/w", value)
+        };
+        let settings = ("settings", r#"{"recovered":"2026-07-01T12:00:00Z"}"#.to_owned());
+        assert!(is_restored(&replica(&[worker("2026-07-01T11:00:00Z")])));
+        assert!(!is_restored(&replica(&[worker("2026-07-01T11:00:00Z"), settings.clone()])));
+        assert!(is_restored(&replica(&[worker("2026-07-01T13:00:00Z"), settings])));
+        assert!(!is_restored(&Replica::default()));
+    }
+
+    #[test]
+    fn a_trigger_that_was_taken_goes_and_another_is_recorded_as_missed() {
+        let keys = Keys::new("/cron").unwrap();
+        let id = RunId::new(at("2026-01-01T00:00:00Z"));
+        let request = r#"{"kind":"retry","attempt":2,"notBefore":"2026-01-01T00:00:00Z",
+            "notAfter":"2026-01-01T00:01:00Z","jobCreated":2,"by":"x"}"#;
+        let replica = replica(&[(&format!("trigger/a/{id}"), request.to_owned())]);
+        let (key, trigger) = replica.triggers.iter().next().unwrap();
+        let known = Known {
+            replica: &replica,
+            newest: &BTreeMap::new(),
+            only: &[],
+            now: at("2026-01-01T01:00:00Z"),
+            max_skew: TimeDelta::seconds(10),
+        };
+        let step = |recorded| settle(&keys, &known, key, trigger, recorded, "alice@ops1");
+        assert_eq!(step(true).then, [Write::Delete(keys.trigger(&name("a"), id))]);
+        let [Write::Delete(_), Write::Put(key, value)] = &step(false).then[..] else { panic!() };
+        assert_eq!(*key, keys.done(&name("a"), id));
+        let record: RunRecord = serde_json::from_slice(value).unwrap();
+        assert_eq!((record.outcome, record.attempt), (Outcome::Missed, 2));
+        assert_eq!(record.err, RESTORED);
+    }
+}
