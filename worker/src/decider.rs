@@ -30,8 +30,9 @@ use crate::schedule::{Due, Schedule};
 /// How many things are looked at in one turn: less than a millisecond's work, after which kills,
 /// edits and signals have theirs.
 const TURN: usize = 64;
-/// Steps under way at once: as many as the courier has room for in its flights.
-const UNDER_WAY: usize = 8 * BATCH;
+/// Steps under way at once. All that thousands of slots ask for in one second is on its way before
+/// the first of their processes takes the processor.
+const UNDER_WAY: usize = 64 * BATCH;
 /// After a refusal the watch brings what changed; this is for the case that it does not.
 const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
 /// After a failure to reach etcd.
@@ -134,12 +135,11 @@ impl Decider {
         std::mem::take(&mut self.acts)
     }
 
-    /// What is to be sent, once nothing more is due or there is enough for a batch.
+    /// What is to be sent: whole batches while more is due, then the rest.
     pub fn proposals(&mut self, more_is_due: bool) -> Vec<Proposal> {
-        if more_is_due && self.proposals.len() < BATCH {
-            return Vec::new();
-        }
-        std::mem::take(&mut self.proposals)
+        let rest = if more_is_due { self.proposals.len() % BATCH } else { 0 };
+        let rest = self.proposals.split_off(self.proposals.len() - rest);
+        std::mem::replace(&mut self.proposals, rest)
     }
 
     /// Whether nothing that was begun is unfinished; a run that waits for another's end counts.
