@@ -135,11 +135,13 @@ impl Decider {
         std::mem::take(&mut self.acts)
     }
 
-    /// What is to be sent: whole batches while more is due, then the rest.
+    /// What is to be sent: whole batches while more is due, then all.
     pub fn proposals(&mut self, more_is_due: bool) -> Vec<Proposal> {
-        let rest = if more_is_due { self.proposals.len() % BATCH } else { 0 };
-        let rest = self.proposals.split_off(self.proposals.len() - rest);
-        std::mem::replace(&mut self.proposals, rest)
+        // With so many under way there may be more due; the next answers will tell.
+        let wait = more_is_due || self.deciding.len() >= UNDER_WAY;
+        let rest = if wait { self.proposals.len() % BATCH } else { 0 };
+        let whole = self.proposals.len() - rest;
+        self.proposals.drain(..whole).collect()
     }
 
     /// Whether nothing that was begun is unfinished; a run that waits for another's end counts.
