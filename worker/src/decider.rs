@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::claims::{Answer, BATCH};
-use carillon_core::decide::Move;
+use carillon_core::decide::{Move, follow_up};
 use carillon_core::etcd::EtcdError;
 use carillon_core::fleet::{FleetSettings, is_older, rules_version};
 use carillon_core::id::{JobName, RunId, WorkerId};
@@ -18,7 +18,7 @@ use carillon_core::job::{Concurrency, JobEntry};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::Call;
 use carillon_core::replica::{Feed, Versioned};
-use carillon_core::run::{KillRequest, LiveRun, RunRecord};
+use carillon_core::run::{KillRequest, LiveRun, Outcome, RunRecord};
 use carillon_core::steps::Step;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{debug, info, warn};
@@ -491,7 +491,10 @@ impl Decider {
             Some(entry) => self.schedule.retention_of(entry),
             None => self.schedule.replica.settings().0.retention_days,
         };
-        let proposal = propose_lost(&self.keys, &live, entry.as_deref(), days, now);
+        // Nothing follows a run that somebody wanted dead.
+        let again = entry.as_deref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
+        let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));
+        let proposal = propose_lost(&self.keys, &live, entry.as_deref(), again.as_ref(), days, now);
         self.put_forward(proposal);
     }
 
