@@ -302,7 +302,7 @@ impl Decider {
                     Effect::Moves | Effect::Tidies => {}
                 }
                 self.schedule.go_on(&job, now);
-                return;
+                return self.adopt_of(&job, now);
             }
             Ok(Answer::Refused(why)) => {
                 debug!(%job, "refused: {}", why.as_str());
@@ -311,13 +311,20 @@ impl Decider {
             Err(e) => {
                 // It may have been carried out. Then its key comes by the watch and is adopted.
                 warn!(%job, "cannot decide it: {e}");
-                if let Some(run) = run {
-                    self.adopt(&job, run, now);
-                }
                 AFTER_FAILURE
             }
         };
         self.schedule.bring_up(&job, now + look_again);
+        self.adopt_of(&job, now);
+    }
+
+    /// Adopts what the watch has brought while a step of the job was under way. A refused claim may
+    /// be a trigger's second: the first was carried out, and its answer lost.
+    fn adopt_of(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let runs: Vec<RunId> = self.schedule.replica.live_of(job).map(|live| live.run).collect();
+        for run in runs {
+            self.adopt(job, run, now);
+        }
     }
 
     fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
