@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::claims::{Answer, BATCH};
-use carillon_core::decide::Move;
+use carillon_core::decide::{Move, follow_up};
 use carillon_core::etcd::EtcdError;
 use carillon_core::fleet::{FleetSettings, is_older, rules_version};
 use carillon_core::id::{JobName, RunId, WorkerId};
@@ -18,7 +18,7 @@ use carillon_core::job::{Concurrency, JobEntry};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::Call;
 use carillon_core::replica::{Feed, Versioned};
-use carillon_core::run::{KillRequest, LiveRun, RunRecord};
+use carillon_core::run::{KillRequest, LiveRun, Outcome, RunRecord};
 use carillon_core::steps::Step;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{debug, info, warn};
@@ -304,7 +304,7 @@ impl Decider {
                     Effect::Moves | Effect::Tidies => {}
                 }
                 self.schedule.go_on(&job, now);
-                return;
+                return self.adopt_of(&job, now);
             }
             Ok(Answer::Refused(why)) => {
                 debug!(%job, "refused: {}", why.as_str());
@@ -313,13 +313,20 @@ impl Decider {
             Err(e) => {
                 // It may have been carried out. Then its key comes by the watch and is adopted.
                 debug!(%job, "cannot decide it: {e}");
-                if let Some(run) = run {
-                    self.adopt(&job, run, now);
-                }
                 AFTER_FAILURE
             }
         };
         self.schedule.bring_up(&job, now + look_again);
+        self.adopt_of(&job, now);
+    }
+
+    /// Adopts what the watch has brought while a step of the job was under way. A refused claim may
+    /// be a trigger's second: the first was carried out, and its answer lost.
+    fn adopt_of(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let runs: Vec<RunId> = self.schedule.replica.live_of(job).map(|live| live.run).collect();
+        for run in runs {
+            self.adopt(job, run, now);
+        }
     }
 
     fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
@@ -493,7 +500,10 @@ impl Decider {
             Some(entry) => self.schedule.retention_of(entry),
             None => self.schedule.replica.settings().0.retention_days,
         };
-        let proposal = propose_lost(&self.keys, &live, entry.as_deref(), days, now);
+        // Nothing follows a run that somebody wanted dead.
+        let again = entry.as_deref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
+        let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));
+        let proposal = propose_lost(&self.keys, &live, entry.as_deref(), again.as_ref(), days, now);
         self.put_forward(proposal);
     }
 
