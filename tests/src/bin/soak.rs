@@ -142,8 +142,10 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
         *done.entry(fault).or_default() += 1;
         sleep(random.seconds(0, 3)).await;
         let report = trial.verify().await?;
-        if report.violations.len() > last.violations.len() {
-            tell(&format!("after {fault:?}: {report}"));
+        let mut news = report.clone();
+        news.violations.retain(|violation| !last.violations.contains(violation));
+        if !news.violations.is_empty() {
+            tell(&format!("new after {fault:?}: {news}"));
         }
         last = report;
     }
