@@ -262,33 +262,41 @@ fn decide_due(
             _ => Move::Run { slot, cursor, spawn_before, caught_up: false },
         });
     }
-    // Another worker's clock may be behind: it could still run the slot in time.
+    // Another worker's clock may be behind: it could still run the slot in time. But no later slot
+    // waits for that: one in time would pass its own deadline meanwhile, and so the next, for ever.
+    let spread = due - through;
+    let next = checked.schedule.next_after(s.zone, s.now - within - spread);
+    let next_due = next.map(|next| next + spread);
     let settled_at = spawn_before + s.max_skew;
-    if s.now < settled_at {
-        return Step::Wait(settled_at);
+    if next_due.is_some_and(|next| next <= s.now) {
+        return settle_gap(s, checked, cursor, slot, spread, TimeDelta::zero());
     }
-    settle_gap(s, checked, cursor, slot, due - through)
+    if s.now < settled_at {
+        return Step::Wait(next_due.map_or(settled_at, |next| next.min(settled_at)));
+    }
+    settle_gap(s, checked, cursor, slot, spread, s.max_skew)
 }
 
 /// Decides slots that nobody started in time, of which `first` is the oldest. `spread` is by how
-/// much each is due after its instant.
+/// much each is due after its instant, `patience` how long after its deadline one is given up.
 fn settle_gap(
     s: &Situation<'_>,
     checked: &Checked,
     cursor: &Cursor,
     first: Slot,
     spread: TimeDelta,
+    patience: TimeDelta,
 ) -> Step {
     let secs = checked.job.start_deadline_secs;
     let within = TimeDelta::seconds(secs.into());
-    let until = s.now - s.max_skew - within - spread;
+    let until = s.now - patience - within - spread;
     let late = format!("no worker started it within {secs} s of its time");
     let miss = |until, reason| match gap(&checked.schedule, s.zone, cursor.through, until, reason) {
         Some(gap) => {
             let cursor = cursor.moved_to(s.zone, gap.to.instant());
             Step::Move(Move::Miss { gap, cursor })
         }
-        None => Step::Wait(first.instant() + spread + within + s.max_skew),
+        None => Step::Wait(first.instant() + spread + within + patience),
     };
     let run = |slot: Slot| match s.live {
         Some(because) if checked.job.concurrency == Concurrency::Forbid => Step::Blocked(because),
@@ -504,18 +512,18 @@ mod tests {
 
     #[test]
     fn a_due_slot_runs_until_its_deadline_and_is_missed_after_the_skew() {
-        let job = entry(MINUTELY, 5, 5);
-        let c = cursor("2026-01-01T00:00:00Z");
-        let run = next_step(&situation(&job, Some(&c), "2026-01-01T00:01:59Z"));
+        let job = entry(&MINUTELY.replace("* * * * *", "0 * * * *"), 5, 5);
+        let c = Cursor { expr: "0 * * * *".into(), ..cursor("2026-01-01T00:00:00Z") };
+        let run = next_step(&situation(&job, Some(&c), "2026-01-01T01:00:59Z"));
         let Step::Move(Move::Run { slot, cursor, spawn_before, caught_up: false }) = run else {
             panic!("{run:?}")
         };
-        assert_eq!(slot.to_string(), "2026-01-01T00:01:00Z");
+        assert_eq!(slot.to_string(), "2026-01-01T01:00:00Z");
         assert_eq!(cursor.through, slot.instant());
-        assert_eq!(spawn_before, at("2026-01-01T00:02:00Z"));
-        let wait = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:05Z"));
-        assert_eq!(wait, Step::Wait(at("2026-01-01T00:02:10Z")));
-        let miss = next_step(&situation(&job, Some(&c), "2026-01-01T00:02:10Z"));
+        assert_eq!(spawn_before, at("2026-01-01T01:01:00Z"));
+        let wait = next_step(&situation(&job, Some(&c), "2026-01-01T01:01:05Z"));
+        assert_eq!(wait, Step::Wait(at("2026-01-01T01:01:10Z")));
+        let miss = next_step(&situation(&job, Some(&c), "2026-01-01T01:01:10Z"));
         let Step::Move(Move::Miss { gap, cursor }) = miss else { panic!("{miss:?}") };
         assert_eq!((gap.from, gap.to, gap.count), (slot, slot, 1));
         assert_eq!(cursor.through, slot.instant());
@@ -531,6 +539,20 @@ mod tests {
         assert_eq!(gap.to.to_string(), "2026-01-01T02:59:00Z");
         let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T03:00:20Z"));
         assert!(matches!(step, Step::Move(Move::Run { .. })), "{step:?}");
+    }
+
+    #[test]
+    fn a_slot_in_time_does_not_wait_for_those_that_were_missed() {
+        // Every second, and eight seconds behind: by less than clocks may be apart.
+        let json = MINUTELY.replace("* * * * *", "* * * * * *");
+        let job = entry(&json.replace('}', r#","startDeadlineSecs":3}"#), 5, 5);
+        let c = Cursor { expr: "* * * * * *".into(), ..cursor("2026-01-01T00:00:00Z") };
+        let step = next_step(&situation(&job, Some(&c), "2026-01-01T00:00:08Z"));
+        let Step::Move(Move::Miss { gap, cursor }) = step else { panic!("{step:?}") };
+        assert_eq!((gap.count, gap.to.to_string().as_str()), (5, "2026-01-01T00:00:05Z"));
+        let step = next_step(&situation(&job, Some(&cursor), "2026-01-01T00:00:08Z"));
+        let Step::Move(Move::Run { slot, .. }) = step else { panic!("{step:?}") };
+        assert_eq!(slot.to_string(), "2026-01-01T00:00:06Z");
     }
 
     #[test]
@@ -635,10 +657,10 @@ mod tests {
         let step = next_step(&situation(&job, Some(&c), now));
         let Step::Move(Move::Miss { gap, cursor }) = step else { panic!("{step:?}") };
         assert_eq!(gap.from.to_string(), "2026-01-01T00:00:05Z");
-        assert_eq!((gap.to.to_string().as_str(), gap.count), ("2026-01-03T23:58:50Z", 51_826));
+        assert_eq!((gap.to.to_string().as_str(), gap.count), ("2026-01-03T23:59:00Z", 51_828));
         let step = next_step(&situation(&job, Some(&cursor), now));
-        let Step::Wait(until) = step else { panic!("{step:?}") };
-        assert_eq!(until, at("2026-01-04T00:00:05Z"), "the first slot that others may still run");
+        let Step::Move(Move::Run { slot, .. }) = step else { panic!("{step:?}") };
+        assert_eq!(slot.to_string(), "2026-01-03T23:59:05Z", "the first that is in time");
     }
 
     /// The hourly job `j` with its starts spread over an hour, and by how much its own is put off.

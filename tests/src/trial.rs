@@ -97,11 +97,13 @@ pub struct Options {
     pub workers: usize,
     /// Further arguments for etcd's members.
     pub etcd_arguments: Vec<String>,
+    /// Where data and logs go, and stay; `None` for a temporary folder.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 3, etcd_arguments: Vec::new() }
+        Self { workers: 3, etcd_arguments: Vec::new(), folder: None }
     }
 }
 
@@ -139,13 +141,14 @@ impl Trial {
         let stack_options = StackOptions {
             etcd_nodes: 3,
             etcd_arguments: options.etcd_arguments,
+            folder: options.folder.clone(),
             ..StackOptions::default()
         };
         // What starts processes is a large future, so it is boxed.
         let stack = Box::pin(Stack::start_with(&stack_options)).await?;
         let folder = TempDir::new_in(stack.folder()).context("cannot make a folder")?;
         let arguments = ["--drain-timeout", "5"].map(str::to_owned).to_vec();
-        let fleet_options = FleetOptions { arguments, ..FleetOptions::default() };
+        let fleet_options = FleetOptions { arguments, folder: options.folder, prefix: None };
         let mut trial = Self {
             fleet: Box::pin(Fleet::start_with(&stack, 0, fleet_options)).await?,
             links: BTreeMap::new(),

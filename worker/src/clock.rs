@@ -54,6 +54,9 @@ pub(crate) fn since_boot() -> Duration {
 /// kernel's nanoseconds end in the year 2262.
 const SECONDS: std::ops::RangeInclusive<i64> = 1..=9_000_000_000;
 
+/// Two readings of the clock differ by less while it only runs.
+const SET_FROM: TimeDelta = TimeDelta::milliseconds(100);
+
 /// Why the alarm rang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rang {
@@ -127,6 +130,17 @@ impl Alarm {
         }
         self.at = Some(it_value);
         Ok(())
+    }
+
+    /// By how much the clock was set since this was asked or rang, if it was. Whoever acts on
+    /// what the clock shows must know first; the timer says the same, but may be heard later.
+    pub fn was_set(&mut self) -> Option<TimeDelta> {
+        let by = offset(*self.shift.borrow()) - self.offset;
+        if by.abs() < SET_FROM {
+            return None;
+        }
+        self.offset += by;
+        Some(by)
     }
 
     /// Waits until it rings. Afterwards it is set to nothing that is still to come. Nothing is

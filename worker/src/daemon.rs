@@ -288,6 +288,9 @@ impl Daemon {
                 },
                 () = std::future::ready(()), if more => {}
             }
+            if let Some(by) = alarm.was_set() {
+                self.on_clock_set(by);
+            }
             more = self.may_act() && self.decider.tick(clock::now());
             if self.decider.has_announced() {
                 handed_over = None;

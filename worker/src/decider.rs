@@ -470,6 +470,12 @@ impl Decider {
         let revision = self.schedule.replica.revision;
         if self.schedule.live(job, run).is_none() && self.runs.is_settled_by_others(run, revision) {
             let reason = "the fleet took its worker for dead and settled it".to_owned();
+            if self.waiting.remove(&run).is_some() {
+                // It was never started.
+                self.schedule.agenda.remove(&Due::Spawn(job.clone(), run));
+                self.runs.end(run, Some(revision));
+                return;
+            }
             // The ordinary end of a run comes here too: nobody listens to the order then.
             self.acts.push(Act::Abandon(run, reason));
         }

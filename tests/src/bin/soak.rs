@@ -4,6 +4,7 @@
 //! same faults in the same order; what they meet is up to the machine.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::{Parser, ValueEnum};
 use system_tests::oracle::check::{Kind, Report};
+use system_tests::programs;
 use system_tests::proxy::Mode;
 use system_tests::trial::{CutOff, Load, Options, POINTS, Trial};
 use tokio::time::{Instant, sleep};
@@ -116,7 +118,14 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
     tell(&format!("soak: SEED={seed}, {} minutes, {} jobs", arguments.minutes, arguments.jobs));
     let mut random = Random(seed);
     let etcd_arguments = vec![format!("--quota-backend-bytes={QUOTA}")];
-    let options = Options { workers: arguments.workers, etcd_arguments };
+    // Of the last soak only: it may be many gigabytes.
+    let folder = programs::root().join("target/soak");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    tell(&format!("soak: data and logs in {}", folder.display()));
+    let options = Options { workers: arguments.workers, etcd_arguments, folder: Some(folder) };
     let mut trial = Trial::start(options).await?;
     for number in 0..arguments.jobs {
         trial.put(&format!("job-{number}"), &load(number)).await?;
@@ -133,8 +142,10 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
         *done.entry(fault).or_default() += 1;
         sleep(random.seconds(0, 3)).await;
         let report = trial.verify().await?;
-        if report.violations.len() > last.violations.len() {
-            tell(&format!("after {fault:?}: {report}"));
+        let mut news = report.clone();
+        news.violations.retain(|violation| !last.violations.contains(violation));
+        if !news.violations.is_empty() {
+            tell(&format!("new after {fault:?}: {news}"));
         }
         last = report;
     }

@@ -59,7 +59,8 @@ async fn compaction_takes_nothing_from_a_worker_that_was_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn etcd_without_room_delays_and_loses_nothing() {
     let quota = format!("--quota-backend-bytes={}", 64 << 20);
-    let mut trial = with_options(Options { workers: 3, etcd_arguments: vec![quota] }).await;
+    let mut trial =
+        with_options(Options { etcd_arguments: vec![quota], ..Options::default() }).await;
     trial.fill_etcd(secs(6)).await.unwrap();
     for id in trial.workers() {
         trial.works(&id).await.unwrap();
