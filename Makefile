@@ -35,8 +35,10 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 		echo 'cargo deny: skipped, not installed (cargo install --locked cargo-deny)'; \
 	fi
 
-bench: setup ## Run the benchmarks
+bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold picks parts of the fleet's
 	@cargo bench --package carillon-core --bench time
+	@cargo build --release --bin carillon-worker
+	@cargo bench --package system-tests --bench fleet
 
 # libFuzzer's coverage needs flags that a stable compiler takes only from RUSTC_BOOTSTRAP.
 FUZZ_SECONDS ?= 1800

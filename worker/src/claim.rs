@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use carillon_core::decide::{Gap, Move, due_at, follow_up};
+use carillon_core::decide::{Gap, Move, due_at};
 use carillon_core::id::{RunId, Slot, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
-use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger};
+use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest};
 use carillon_core::steps::{Grounds, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -148,11 +148,13 @@ pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<
     }
 }
 
-/// The step that settles the run of a dead worker; `entry` is its job, if it still exists.
+/// The step that settles the run of a dead worker; `entry` is its job, if it still exists, and
+/// `again` the attempt that follows.
 pub(crate) fn propose_lost(
     keys: &Keys,
     live: &LiveRun,
     entry: Option<&JobEntry>,
+    again: Option<&(RunId, TriggerRequest)>,
     retention_days: Option<u32>,
     now: DateTime<Utc>,
 ) -> Proposal {
@@ -163,8 +165,7 @@ pub(crate) fn propose_lost(
         now,
         &reason,
     );
-    let again = entry.and_then(|entry| follow_up(entry, live, Outcome::Lost, now));
-    let step = Step::settle_lost(keys, live, &record, again.as_ref());
+    let step = Step::settle_lost(keys, live, &record, again);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }
 

@@ -61,14 +61,17 @@ impl Courier {
         &self,
         steps: impl Iterator<Item = Step>,
     ) -> Vec<Result<Answer, EtcdError>> {
-        let (parcels, answers): (Vec<_>, Vec<_>) = steps
+        let (mut parcels, answers): (Vec<_>, Vec<_>) = steps
             .map(|step| {
                 let (reply, answer) = oneshot::channel();
                 (Parcel { step, reply: Some(reply) }, answer)
             })
             .unzip();
-        // Where nobody takes them, the replies are dropped, and each answer says so.
-        self.inbox.send(parcels).await.ok();
+        while !parcels.is_empty() {
+            let rest = parcels.split_off(parcels.len().min(BATCH));
+            // Where nobody takes them, the replies are dropped, and each answer says so.
+            self.inbox.send(std::mem::replace(&mut parcels, rest)).await.ok();
+        }
         let mut all = Vec::with_capacity(answers.len());
         for answer in answers {
             all.push(answer.await.unwrap_or_else(|_| Err(leaving())));
@@ -87,19 +90,19 @@ fn leaving() -> EtcdError {
 }
 
 async fn carry(claims: Claims, metrics: Metrics, mut inbox: mpsc::Receiver<Vec<Parcel>>) {
-    let mut queue = VecDeque::new();
+    let mut queue = VecDeque::<Vec<Parcel>>::new();
     let mut flights = JoinSet::new();
     let mut open = true;
     while open || !queue.is_empty() || !flights.is_empty() {
         tokio::select! {
-            group = inbox.recv(), if open && queue.len() < QUEUE_BOUND => match group {
-                Some(group) => queue.extend(group),
+            group = inbox.recv(), if open && waiting(&queue) < QUEUE_BOUND => match group {
+                Some(group) => queue.push_back(group),
                 None => open = false,
             },
             Some(_) = flights.join_next() => {}
         }
         while let Ok(group) = inbox.try_recv() {
-            queue.extend(group);
+            queue.push_back(group);
         }
         while flights.len() < FLIGHTS && !queue.is_empty() {
             flights.spawn(deliver(claims.clone(), metrics.clone(), batch(&mut queue)));
@@ -107,24 +110,39 @@ async fn carry(claims: Claims, metrics: Metrics, mut inbox: mpsc::Receiver<Vec<P
     }
 }
 
-/// Takes the next batch off the queue: the first steps, at most one of each job.
-fn batch(queue: &mut VecDeque<Parcel>) -> Vec<Parcel> {
+fn waiting(queue: &VecDeque<Vec<Parcel>>) -> usize {
+    queue.iter().map(Vec::len).sum()
+}
+
+/// Takes the next batch off the queue: the first steps, at most one of each job. Those that came
+/// together and fit into one transaction stay together; smaller ones behind them fill the rest.
+fn batch(queue: &mut VecDeque<Vec<Parcel>>) -> Vec<Parcel> {
     let mut jobs = BTreeSet::new();
     let mut batch = Vec::new();
     let mut later = VecDeque::new();
-    while let Some(parcel) = queue.pop_front() {
-        if batch.len() == BATCH {
-            later.push_back(parcel);
-            break;
+    while batch.len() < BATCH
+        && let Some(group) = queue.pop_front()
+    {
+        if (BATCH - batch.len() + 1..=BATCH).contains(&group.len()) {
+            // Whatever is about the same jobs comes after it.
+            jobs.extend(group.iter().map(|parcel| parcel.step.job.clone()));
+            later.push_back(group);
+            continue;
         }
-        if jobs.insert(parcel.step.job.clone()) {
-            batch.push(parcel);
-        } else {
-            later.push_back(parcel);
+        let mut rest = Vec::new();
+        for parcel in group {
+            if batch.len() < BATCH && jobs.insert(parcel.step.job.clone()) {
+                batch.push(parcel);
+            } else {
+                rest.push(parcel);
+            }
+        }
+        if !rest.is_empty() {
+            later.push_back(rest);
         }
     }
-    for parcel in later.into_iter().rev() {
-        queue.push_front(parcel);
+    for group in later.into_iter().rev() {
+        queue.push_front(group);
     }
     batch
 }
@@ -152,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    fn parcels(jobs: &[&str]) -> VecDeque<Parcel> {
+    fn group(jobs: &[&str]) -> Vec<Parcel> {
         let step = |job: &&str| {
             let job = JobName::new(job).unwrap();
             Step { job, when: Vec::new(), then: Vec::new() }
@@ -160,25 +178,53 @@ mod tests {
         jobs.iter().map(|job| Parcel { step: step(job), reply: None }).collect()
     }
 
+    /// Each by itself.
+    fn alone(jobs: &[&str]) -> VecDeque<Vec<Parcel>> {
+        jobs.iter().map(|job| group(&[*job])).collect()
+    }
+
     fn jobs<'a>(parcels: impl IntoIterator<Item = &'a Parcel>) -> Vec<&'a str> {
         parcels.into_iter().map(|parcel| parcel.step.job.as_str()).collect()
     }
 
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("j{n}")).collect()
+    }
+
     #[test]
     fn a_batch_has_one_step_of_each_job_and_leaves_the_rest_in_order() {
-        let mut queue = parcels(&["a", "b", "a", "c", "a", "b"]);
-        assert_eq!(jobs(&batch(&mut queue)), ["a", "b", "c"]);
-        assert_eq!(jobs(&queue), ["a", "a", "b"]);
-        assert_eq!(jobs(&batch(&mut queue)), ["a", "b"]);
-        assert_eq!(jobs(&batch(&mut queue)), ["a"]);
+        for mut queue in [
+            alone(&["a", "b", "a", "c", "a", "b"]),
+            VecDeque::from([group(&["a", "b", "a", "c", "a", "b"])]),
+        ] {
+            assert_eq!(jobs(&batch(&mut queue)), ["a", "b", "c"]);
+            assert_eq!(jobs(queue.iter().flatten()), ["a", "a", "b"]);
+            assert_eq!(jobs(&batch(&mut queue)), ["a", "b"]);
+            assert_eq!(jobs(&batch(&mut queue)), ["a"]);
+            assert!(queue.is_empty());
+        }
     }
 
     #[test]
     fn a_batch_is_bounded() {
-        let names: Vec<String> = (0..BATCH + 3).map(|n| format!("j{n}")).collect();
+        let names = names(BATCH + 3);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut queue = parcels(&names);
-        assert_eq!(batch(&mut queue).len(), BATCH);
-        assert_eq!(jobs(&queue), names[BATCH..]);
+        for mut queue in [alone(&names), VecDeque::from([group(&names)])] {
+            assert_eq!(batch(&mut queue).len(), BATCH);
+            assert_eq!(jobs(queue.iter().flatten()), names[BATCH..]);
+        }
+    }
+
+    #[test]
+    fn what_came_together_stays_together_and_others_fill_the_rest() {
+        let names = names(BATCH);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut queue = alone(&["a", "b"]);
+        queue.push_back(group(&names));
+        // The second is about a job of the group, and must not come before it.
+        queue.extend(alone(&["c", "j1"]));
+        assert_eq!(jobs(&batch(&mut queue)), ["a", "b", "c"]);
+        assert_eq!(jobs(&batch(&mut queue)), names);
+        assert_eq!(jobs(&batch(&mut queue)), ["j1"]);
     }
 }

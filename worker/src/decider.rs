@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::claims::{Answer, BATCH};
-use carillon_core::decide::Move;
+use carillon_core::decide::{Move, follow_up};
 use carillon_core::etcd::EtcdError;
 use carillon_core::fleet::{FleetSettings, is_older, rules_version};
 use carillon_core::id::{JobName, RunId, WorkerId};
@@ -18,7 +18,7 @@ use carillon_core::job::{Concurrency, JobEntry};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::Call;
 use carillon_core::replica::{Feed, Versioned};
-use carillon_core::run::{KillRequest, LiveRun, RunRecord};
+use carillon_core::run::{KillRequest, LiveRun, Outcome, RunRecord};
 use carillon_core::steps::Step;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{debug, info, warn};
@@ -30,8 +30,9 @@ use crate::schedule::{Due, Schedule};
 /// How many things are looked at in one turn: less than a millisecond's work, after which kills,
 /// edits and signals have theirs.
 const TURN: usize = 64;
-/// Steps under way at once: as many as the courier has room for in its flights.
-const UNDER_WAY: usize = 8 * BATCH;
+/// Steps under way at once. All that thousands of slots ask for in one second is on its way before
+/// the first of their processes takes the processor.
+const UNDER_WAY: usize = 64 * BATCH;
 /// After a refusal the watch brings what changed; this is for the case that it does not.
 const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
 /// After a failure to reach etcd.
@@ -134,12 +135,13 @@ impl Decider {
         std::mem::take(&mut self.acts)
     }
 
-    /// What is to be sent, once nothing more is due or there is enough for a batch.
+    /// What is to be sent: whole batches while more is due, then all.
     pub fn proposals(&mut self, more_is_due: bool) -> Vec<Proposal> {
-        if more_is_due && self.proposals.len() < BATCH {
-            return Vec::new();
-        }
-        std::mem::take(&mut self.proposals)
+        // With so many under way there may be more due; the next answers will tell.
+        let wait = more_is_due || self.deciding.len() >= UNDER_WAY;
+        let rest = if wait { self.proposals.len() % BATCH } else { 0 };
+        let whole = self.proposals.len() - rest;
+        self.proposals.drain(..whole).collect()
     }
 
     /// Whether nothing that was begun is unfinished; a run that waits for another's end counts.
@@ -302,7 +304,7 @@ impl Decider {
                     Effect::Moves | Effect::Tidies => {}
                 }
                 self.schedule.go_on(&job, now);
-                return;
+                return self.adopt_of(&job, now);
             }
             Ok(Answer::Refused(why)) => {
                 debug!(%job, "refused: {}", why.as_str());
@@ -311,13 +313,20 @@ impl Decider {
             Err(e) => {
                 // It may have been carried out. Then its key comes by the watch and is adopted.
                 debug!(%job, "cannot decide it: {e}");
-                if let Some(run) = run {
-                    self.adopt(&job, run, now);
-                }
                 AFTER_FAILURE
             }
         };
         self.schedule.bring_up(&job, now + look_again);
+        self.adopt_of(&job, now);
+    }
+
+    /// Adopts what the watch has brought while a step of the job was under way. A refused claim may
+    /// be a trigger's second: the first was carried out, and its answer lost.
+    fn adopt_of(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let runs: Vec<RunId> = self.schedule.replica.live_of(job).map(|live| live.run).collect();
+        for run in runs {
+            self.adopt(job, run, now);
+        }
     }
 
     fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
@@ -491,7 +500,10 @@ impl Decider {
             Some(entry) => self.schedule.retention_of(entry),
             None => self.schedule.replica.settings().0.retention_days,
         };
-        let proposal = propose_lost(&self.keys, &live, entry.as_ref(), days, now);
+        // Nothing follows a run that somebody wanted dead.
+        let again = entry.as_ref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
+        let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));
+        let proposal = propose_lost(&self.keys, &live, entry.as_ref(), again.as_ref(), days, now);
         self.put_forward(proposal);
     }
 

@@ -14,6 +14,8 @@ mod metrics;
 mod report;
 mod runs;
 mod schedule;
+#[cfg(test)]
+mod simulation;
 mod skew;
 mod supervise;
 

@@ -435,11 +435,13 @@ impl Schedule {
         }
         let grace = TimeDelta::seconds(live.value.grace_secs.into()) + SETTLE_MARGIN;
         let rank = self.rank(job, None, Call::Settle);
-        // One that goes on without its lease may still be running until its time-out.
+        // One that goes on without its lease may still be running until its time-out. That counts
+        // from its start, which may be as late as its deadline, by its own worker's clock.
+        let latest_start = live.value.spawn_before + self.max_skew;
         let ends = live
             .value
             .continues_secs
-            .map(|secs| live.value.since + TimeDelta::seconds(secs.into()) + grace);
+            .map(|secs| latest_start + TimeDelta::seconds(secs.into()) + grace);
         Some((now + grace).max(ends.unwrap_or(now)) + RANK_DELAY * small(rank))
     }
 

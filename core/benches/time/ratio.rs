@@ -19,9 +19,9 @@ pub(crate) struct Ratio {
     pub(crate) ours: f64,
     pub(crate) theirs: f64,
     /// Theirs divided by ours: of the middle round, the worst and the best.
-    middle: f64,
-    low: f64,
-    high: f64,
+    pub(crate) middle: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 impl Ratio {

@@ -13,13 +13,14 @@
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
 use carillon_core::job::{Job, OnLeaseLoss};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use guard::Guard;
 use live::{Bounds, Cause, Live, Orders};
@@ -168,18 +169,30 @@ pub(crate) struct Finished {
     pub(crate) killed_by: Option<String>,
 }
 
+/// Processes that are being started at once. Hundreds of threads that fork would keep everything
+/// else, the claims of the next second too, from the processor.
+const STARTS: usize = 8;
+
 /// Runs jobs. Cheap to clone; all clones share their looks at `/proc`. The default one has no guard:
 /// what it runs outlives a worker that is killed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Executor {
     census: Census,
     guard: Option<Guard>,
+    starts: Arc<Semaphore>,
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        let starts = Arc::new(Semaphore::new(STARTS));
+        Self { census: Census::default(), guard: None, starts }
+    }
 }
 
 impl Executor {
     /// One whose runs are ended by `guard` when the worker cannot.
     pub(crate) fn new(guard: Guard) -> Self {
-        Self { census: Census::default(), guard: Some(guard) }
+        Self { guard: Some(guard), ..Self::default() }
     }
 
     /// Runs `spec` to its end.
@@ -227,7 +240,11 @@ impl Executor {
             env: spec.env,
             vars: spec.vars,
         };
-        let (tree, pipes) = match Tree::start(launch).await {
+        // It is never closed, so there is always a place in the end.
+        let place = self.starts.acquire().await;
+        let started = Tree::start(launch).await;
+        drop(place);
+        let (tree, pipes) = match started {
             Ok(started) => started,
             Err(e) => {
                 return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
