@@ -50,7 +50,7 @@ pub const RERUNS: u32 = 3;
 
 /// The value of `cursor/<job>`: up to which instant the job's slots are decided, and for which
 /// revision and schedule of the job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cursor {
     /// etcd revision of the job this cursor belongs to.

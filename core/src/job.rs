@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -630,6 +631,92 @@ impl JobEntry {
     pub fn misnamed(&self) -> Option<String> {
         let job = Job::from_json(&self.raw).ok()?;
         (job.name != self.name.as_str()).then_some(job.name)
+    }
+}
+
+/// A job as the text that stands in etcd, read when it is needed: what a worker keeps of each.
+#[derive(Debug, Clone)]
+pub struct StoredJob {
+    raw: Box<[u8]>,
+    mod_revision: i64,
+    create_revision: i64,
+    /// Where it can be told without reading the whole.
+    scope: Option<Scope>,
+}
+
+impl StoredJob {
+    /// The job, whole or broken.
+    pub fn read(&self, name: JobName) -> JobEntry {
+        JobEntry::read(name, &self.raw, self.mod_revision, self.create_revision)
+    }
+
+    /// Once in the fleet, or once on every worker; `None` where the text does not say. A job with a
+    /// scope may still be broken.
+    pub fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+}
+
+/// What a [`Replica`](crate::replica::Replica) keeps of each job.
+pub trait KeptJob {
+    /// Takes in a stored value; `schedules` are shared by all jobs.
+    fn take(
+        schedules: &mut Interner,
+        name: &JobName,
+        raw: &[u8],
+        mod_revision: i64,
+        create_revision: i64,
+    ) -> Self;
+    /// etcd revision of the last write.
+    fn mod_revision(&self) -> i64;
+    /// etcd revision at which the key was created.
+    fn create_revision(&self) -> i64;
+}
+
+impl KeptJob for Arc<JobEntry> {
+    fn take(
+        schedules: &mut Interner,
+        name: &JobName,
+        raw: &[u8],
+        mod_revision: i64,
+        create_revision: i64,
+    ) -> Self {
+        let name = name.clone();
+        Self::new(JobEntry::read_sharing(schedules, name, raw, mod_revision, create_revision))
+    }
+
+    fn mod_revision(&self) -> i64 {
+        self.mod_revision
+    }
+
+    fn create_revision(&self) -> i64 {
+        self.create_revision
+    }
+}
+
+impl KeptJob for StoredJob {
+    fn take(
+        _: &mut Interner,
+        _: &JobName,
+        raw: &[u8],
+        mod_revision: i64,
+        create_revision: i64,
+    ) -> Self {
+        #[derive(Deserialize)]
+        struct Glance {
+            #[serde(default)]
+            scope: Scope,
+        }
+        let scope = serde_json::from_slice(raw).ok().map(|Glance { scope }| scope);
+        Self { raw: raw.into(), mod_revision, create_revision, scope }
+    }
+
+    fn mod_revision(&self) -> i64 {
+        self.mod_revision
+    }
+
+    fn create_revision(&self) -> i64 {
+        self.create_revision
     }
 }
 

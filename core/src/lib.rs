@@ -10,6 +10,7 @@
 //! 5. [`settings`], [`why`], [`recover`]
 
 pub mod claims;
+pub mod cursors;
 pub mod decide;
 pub mod etcd;
 pub mod fleet;

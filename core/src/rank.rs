@@ -56,7 +56,7 @@ pub struct Roster {
 
 impl Roster {
     /// Everybody who is registered, takes new work and computes by the same rules.
-    pub fn of(replica: &Replica) -> Self {
+    pub fn of<J>(replica: &Replica<J>) -> Self {
         let fit = |w: &&WorkerEntry| unfit(w, replica.drains.contains(&w.id)).is_none();
         let candidates = replica.workers.values().filter(fit).filter_map(|worker| {
             let registration = worker.value.as_ref().ok()?;

@@ -81,13 +81,13 @@ pub fn is_restored(replica: &Replica) -> bool {
 pub fn resets(known: &Known<'_>) -> Vec<Reset> {
     let replica = known.replica;
     let wanted = |job: &JobName| known.only.is_empty() || known.only.contains(job);
-    let shared = replica.cursors.iter().map(|(job, cursor)| (job, None, cursor));
-    let own = replica
-        .own_cursors
-        .iter()
-        .flat_map(|(job, own)| own.iter().map(move |(on, cursor)| (job, Some(on), cursor)));
-    let all = shared.chain(own).filter(|(job, ..)| wanted(job));
-    all.filter_map(|(job, on, cursor)| reset(known, job, on, cursor)).collect()
+    let cursors = replica.cursors.names().filter(|job| wanted(job));
+    let shared = cursors.filter_map(|job| Some((job, None, replica.cursors.get(job)?)));
+    let own =
+        replica.own_cursors.iter().filter(|(job, _)| wanted(job)).flat_map(|(job, own)| {
+            own.iter().map(move |(on, cursor)| (job, Some(on), cursor.clone()))
+        });
+    shared.chain(own).filter_map(|(job, on, cursor)| reset(known, job, on, &cursor)).collect()
 }
 
 fn reset(

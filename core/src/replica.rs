@@ -10,10 +10,11 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::de::DeserializeOwned;
 
+use crate::cursors::Cursors;
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
 use crate::id::{JobName, RunId, WorkerId};
-use crate::job::{Checked, JobEntry};
+use crate::job::{Checked, JobEntry, KeptJob, Scope, StoredJob};
 use crate::keys::{Key, Keys};
 use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
 use crate::schedule::{Interner, gathered, mixed};
@@ -72,14 +73,17 @@ pub struct Versioned<T> {
 ///
 /// A value that cannot be decoded is listed in `unreadable` and otherwise treated as absent; jobs
 /// and workers carry their error themselves, so that they can be shown.
-#[derive(Debug, Clone, Default)]
-pub struct Replica {
+///
+/// `J` is what is kept of each job: the console shows them all and keeps them decoded, a worker
+/// keeps their text.
+#[derive(Debug, Clone)]
+pub struct Replica<J = Arc<JobEntry>> {
     /// The etcd revision this state has reached.
     pub revision: i64,
     /// Every job, broken ones included.
-    pub jobs: BTreeMap<JobName, Arc<JobEntry>>,
+    pub jobs: BTreeMap<JobName, J>,
     /// Up to where each job's slots are decided.
-    pub cursors: BTreeMap<JobName, Versioned<Cursor>>,
+    pub cursors: Cursors,
     /// The same for jobs that run on every worker, for each worker.
     pub own_cursors: BTreeMap<JobName, BTreeMap<WorkerId, Versioned<Cursor>>>,
     /// Every live run, by job.
@@ -104,7 +108,29 @@ pub struct Replica {
     schedules: Interner,
 }
 
-impl Replica {
+impl<J> Default for Replica<J> {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            jobs: BTreeMap::new(),
+            cursors: Cursors::default(),
+            own_cursors: BTreeMap::new(),
+            live: BTreeMap::new(),
+            done: BTreeMap::new(),
+            triggers: BTreeMap::new(),
+            job_kills: BTreeMap::new(),
+            run_kills: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            drains: BTreeSet::new(),
+            settings: None,
+            unreadable: BTreeMap::new(),
+            table_hash: 0,
+            schedules: Interner::default(),
+        }
+    }
+}
+
+impl<J: KeptJob> Replica<J> {
     /// Takes in what the feed delivered at `now` (the reader's clock) and returns what changed.
     ///
     /// A snapshot replaces everything; then the result also names the keys that vanished.
@@ -116,23 +142,76 @@ impl Replica {
                 self.revision = self.revision.max(*revision);
                 touched
             }
-            Feed::Snapshot { revision, items, .. } => {
-                let schedules = std::mem::take(&mut self.schedules);
-                let mut fresh = Self { revision: *revision, schedules, ..Self::default() };
-                for item in items {
-                    fresh.take(keys, item, now);
+            Feed::Snapshot { revision, items, .. } => self.take_all(keys, *revision, items, now),
+        }
+    }
+
+    /// Takes in a whole list. Jobs and their cursors, of which there may be a million, are changed
+    /// in place: a second copy of them would be as much memory again.
+    fn take_all(
+        &mut self,
+        keys: &Keys,
+        revision: i64,
+        items: &[Item],
+        now: DateTime<Utc>,
+    ) -> BTreeSet<Key> {
+        let mut touched = BTreeSet::new();
+        let mut rest = Self { revision, ..Self::default() };
+        let (mut jobs, mut cursors) = (Vec::new(), Vec::new());
+        self.unreadable.clear();
+        for item in items {
+            let (key, rev) = (keys.parse(&item.key), item.mod_revision);
+            match &key {
+                Key::Job(job) => {
+                    let known = self.jobs.get(job).map(J::mod_revision);
+                    self.take(keys, item, now);
+                    jobs.push(self.shared(job));
+                    if known != Some(rev) {
+                        touched.insert(key);
+                    }
                 }
-                // How old a listed registration is, nobody can tell.
-                for worker in fresh.workers.values_mut() {
-                    let known = self.workers.get(&worker.id);
-                    let same = known.filter(|k| k.mod_revision == worker.mod_revision);
-                    worker.skew = same.and_then(|known| known.skew);
+                Key::Cursor(job, None) => {
+                    let known = self.cursors.revision(job);
+                    if known != Some(rev) {
+                        self.take(keys, item, now);
+                    }
+                    if self.cursors.revision(job).is_some() {
+                        cursors.push(self.shared(job));
+                        if known != Some(rev) {
+                            touched.insert(key);
+                        }
+                    }
                 }
-                let touched = self.difference(&fresh);
-                *self = fresh;
-                touched
+                _ => drop(rest.take(keys, item, now)),
             }
         }
+        // How old a listed registration is, nobody can tell.
+        for worker in rest.workers.values_mut() {
+            let known = self.workers.get(&worker.id);
+            let same = known.filter(|k| k.mod_revision == worker.mod_revision);
+            worker.skew = same.and_then(|known| known.skew);
+        }
+        touched.append(&mut self.difference(&rest));
+        let gone_jobs = missing(self.jobs.keys(), &mut jobs);
+        let gone_cursors = missing(self.cursors.names(), &mut cursors);
+        let gone = gone_jobs.into_iter().map(Key::Job);
+        for key in gone.chain(gone_cursors.into_iter().map(|job| Key::Cursor(job, None))) {
+            self.delete(&key);
+            touched.insert(key);
+        }
+        rest.jobs = std::mem::take(&mut self.jobs);
+        rest.cursors = std::mem::take(&mut self.cursors);
+        rest.schedules = std::mem::take(&mut self.schedules);
+        rest.table_hash = self.table_hash;
+        rest.unreadable.append(&mut self.unreadable);
+        *self = rest;
+        touched
+    }
+
+    /// The name as it is kept already: one text for everything that is known of a job.
+    fn shared(&self, job: &JobName) -> JobName {
+        let known = self.jobs.get_key_value(job).map(|(known, _)| known);
+        known.or_else(|| self.cursors.name(job)).unwrap_or(job).clone()
     }
 
     fn take(&mut self, keys: &Keys, item: &Item, now: DateTime<Utc>) -> Key {
@@ -151,22 +230,18 @@ impl Replica {
             // After a list most jobs are as they were: compiling them again would take seconds.
             Key::Job(job)
                 if self.jobs.get(job).is_some_and(|known| {
-                    (known.mod_revision, known.create_revision) == (rev, item.create_revision)
+                    (known.mod_revision(), known.create_revision()) == (rev, item.create_revision)
                 }) => {}
             Key::Job(job) => {
                 self.count_job(job, rev);
-                let entry = JobEntry::read_sharing(
-                    &mut self.schedules,
-                    job.clone(),
-                    value,
-                    rev,
-                    item.create_revision,
-                );
-                self.jobs.insert(job.clone(), Arc::new(entry));
+                let name = self.shared(job);
+                let created = item.create_revision;
+                let entry = J::take(&mut self.schedules, &name, value, rev, created);
+                self.jobs.insert(name, entry);
             }
             Key::Cursor(job, None) => match self.decode(key, value, rev) {
-                Some(cursor) => drop(self.cursors.insert(job.clone(), cursor)),
-                None => drop(self.cursors.remove(job)),
+                Some(cursor) => self.cursors.insert(self.shared(job), cursor),
+                None => self.cursors.remove(job),
             },
             Key::Cursor(job, Some(on)) => match self.decode(key, value, rev) {
                 Some(cursor) => {
@@ -246,7 +321,7 @@ impl Replica {
                 self.count_job(job, 0);
                 self.jobs.remove(job);
             }
-            Key::Cursor(job, None) => drop(self.cursors.remove(job)),
+            Key::Cursor(job, None) => self.cursors.remove(job),
             Key::Cursor(job, Some(on)) => self.forget_own_cursor(job, on),
             Key::Running(job, _, run) => {
                 if let Some(runs) = self.live.get_mut(job) {
@@ -278,7 +353,8 @@ impl Replica {
         }
     }
 
-    /// Every key that is in one of the two and not, or not at the same revision, in the other.
+    /// Every key that is in one of the two and not, or not at the same revision, in the other;
+    /// except jobs and the fleet's cursors.
     fn difference(&self, other: &Self) -> BTreeSet<Key> {
         let (ours, theirs) = (self.revisions(), other.revisions());
         let changed = theirs.iter().filter(|(k, rev)| ours.get(k) != Some(rev));
@@ -289,9 +365,6 @@ impl Replica {
     fn revisions(&self) -> BTreeMap<Key, i64> {
         let runs = self.live.values().flat_map(BTreeMap::values);
         let pair = |(job, id): &(JobName, RunId)| (job.clone(), *id);
-        let jobs = self.jobs.iter().map(|(k, v)| (Key::Job(k.clone()), v.mod_revision));
-        let cursors =
-            self.cursors.iter().map(|(k, v)| (Key::Cursor(k.clone(), None), v.mod_revision));
         let own_cursors = self.own_cursors.iter().flat_map(|(job, own)| {
             own.iter().map(|(on, v)| (Key::Cursor(job.clone(), Some(on.clone())), v.mod_revision))
         });
@@ -312,8 +385,7 @@ impl Replica {
         let workers = self.workers.iter().map(|(k, v)| (Key::Worker(k.clone()), v.mod_revision));
         let drains = self.drains.iter().map(|k| (Key::Drain(k.clone()), 0));
         let settings = self.settings.iter().map(|v| (Key::Settings, v.mod_revision));
-        jobs.chain(cursors)
-            .chain(own_cursors)
+        own_cursors
             .chain(live)
             .chain(done)
             .chain(triggers)
@@ -325,27 +397,37 @@ impl Replica {
             .collect()
     }
 
-    /// The job table in one number: the same wherever the same jobs are known at the same
-    /// revisions, in whatever order they arrived.
-    pub fn table_hash(&self) -> u64 {
-        self.table_hash
-    }
-
     /// Counts a job at its new revision instead of the known one; 0: it is gone.
     fn count_job(&mut self, job: &JobName, revision: i64) {
-        let known = self.jobs.get(job).map_or(0, |known| known.mod_revision);
+        let known = self.jobs.get(job).map_or(0, J::mod_revision);
         let share = |revision: i64| match revision {
             0 => 0,
             revision => mixed(gathered(job.as_str().bytes()) ^ mixed(revision.cast_unsigned())),
         };
         self.table_hash = self.table_hash.wrapping_sub(share(known)).wrapping_add(share(revision));
     }
+}
+
+impl<J> Replica<J> {
+    /// The job table in one number: the same wherever the same jobs are known at the same
+    /// revisions, in whatever order they arrived.
+    pub fn table_hash(&self) -> u64 {
+        self.table_hash
+    }
 
     /// The cursor of a job, or a worker's own where the job runs on every worker.
-    pub fn cursor(&self, job: &JobName, on: Option<&WorkerId>) -> Option<&Versioned<Cursor>> {
+    pub fn cursor(&self, job: &JobName, on: Option<&WorkerId>) -> Option<Versioned<Cursor>> {
         match on {
             None => self.cursors.get(job),
-            Some(on) => self.own_cursors.get(job)?.get(on),
+            Some(on) => self.own_cursors.get(job)?.get(on).cloned(),
+        }
+    }
+
+    /// The revision of that cursor.
+    pub fn cursor_revision(&self, job: &JobName, on: Option<&WorkerId>) -> Option<i64> {
+        match on {
+            None => self.cursors.revision(job),
+            Some(on) => Some(self.own_cursors.get(job)?.get(on)?.mod_revision),
         }
     }
 
@@ -406,6 +488,35 @@ impl Replica {
     }
 }
 
+impl Replica<StoredJob> {
+    /// A job, read from its text.
+    pub fn job(&self, job: &JobName) -> Option<JobEntry> {
+        let (name, stored) = self.jobs.get_key_value(job)?;
+        Some(stored.read(name.clone()))
+    }
+
+    /// The scope of a job, without reading the whole of it where that can be helped; `None` where it
+    /// is not known, nor can be told.
+    pub fn scope_of(&self, job: &JobName) -> Option<Scope> {
+        let (name, stored) = self.jobs.get_key_value(job)?;
+        stored.scope().or_else(|| Some(stored.read(name.clone()).job()?.scope))
+    }
+}
+
+/// Those of the names, which come in order, that are not in the list.
+fn missing<'a>(names: impl Iterator<Item = &'a JobName>, listed: &mut [JobName]) -> Vec<JobName> {
+    // etcd lists them in order, so that this has nothing to do.
+    listed.sort_unstable();
+    let mut listed = listed.iter().peekable();
+    names
+        .filter(|name| {
+            while listed.next_if(|next| next < name).is_some() {}
+            listed.peek() != Some(name)
+        })
+        .cloned()
+        .collect()
+}
+
 fn show(key: &Key) -> String {
     match key {
         Key::Unknown(text) => text.clone(),
@@ -448,7 +559,7 @@ mod tests {
     #[test]
     fn a_broken_value_disturbs_no_other() {
         let keys = Keys::new("/cron").unwrap();
-        let mut replica = Replica::default();
+        let mut replica: Replica = Replica::default();
         let items = vec![
             put("/cron/jobs/a", JOB, 2),
             put("/cron/jobs/b", "{oops", 3),
@@ -467,7 +578,7 @@ mod tests {
     #[test]
     fn a_second_snapshot_names_what_changed_and_what_vanished() {
         let keys = Keys::new("/cron").unwrap();
-        let mut replica = Replica::default();
+        let mut replica: Replica = Replica::default();
         let now = Utc::now();
         let items = ["a", "b", "c"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2)).to_vec();
         replica.apply(&keys, &Feed::Snapshot { revision: 4, cluster: 1, items }, now);
@@ -485,7 +596,7 @@ mod tests {
         let take = |replica: &mut Replica, items: Vec<Item>| {
             replica.apply(&keys, &Feed::Changes { revision: 9, items }, now);
         };
-        let (mut one, mut other) = (Replica::default(), Replica::default());
+        let (mut one, mut other): (Replica, Replica) = Default::default();
         take(&mut one, vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 3)]);
         take(&mut one, vec![put("/cron/jobs/a", JOB, 7), put("/cron/cursor/a", "{}", 8)]);
         let items = vec![put("/cron/jobs/b", JOB, 3), put("/cron/jobs/a", JOB, 7)];
@@ -500,7 +611,7 @@ mod tests {
     #[test]
     fn a_kill_of_the_whole_job_spares_later_runs() {
         let keys = Keys::new("/cron").unwrap();
-        let mut replica = Replica::default();
+        let mut replica: Replica = Replica::default();
         let now = Utc::now();
         let run = |rev| {
             let value = format!(

@@ -470,10 +470,11 @@ fn prospect(known: &Known<'_>, place: &Place, zone: Tz) -> Prospect {
     let Known { replica, job, now, max_skew, .. } = *known;
     let Some(entry) = replica.jobs.get(job) else { return Prospect::Stuck };
     let on = place.on.as_ref();
+    let cursor = replica.cursor(job, on).map(|cursor| cursor.value);
     let situation = Situation {
         entry,
         zone,
-        cursor: replica.cursor(job, on).map(|cursor| &cursor.value),
+        cursor: cursor.as_ref(),
         live: replica.live_on(job, on).next().map(|live| live.run),
         registered: place.registered,
         now,

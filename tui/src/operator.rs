@@ -417,7 +417,7 @@ pub fn is_same(stored: &JobEntry, job: &Job) -> bool {
 /// # Errors
 /// When etcd does not answer or refuses.
 pub async fn live_runs(etcd: &Etcd, job: &JobName) -> Result<Vec<LiveRun>, EtcdError> {
-    let mut replica = carillon_core::replica::Replica::default();
+    let mut replica: carillon_core::replica::Replica = Default::default();
     replica.apply(etcd.keys(), &etcd.snapshot().await?, Utc::now());
     Ok(replica.live_of(job).cloned().collect())
 }

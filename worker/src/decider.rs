@@ -451,7 +451,7 @@ impl Decider {
             return;
         }
         let live = live.clone();
-        match self.schedule.replica.jobs.get(job).cloned() {
+        match self.schedule.replica.job(job).map(Arc::new) {
             Some(entry) if entry.state.is_ok() => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
@@ -501,15 +501,15 @@ impl Decider {
             self.schedule.agenda.insert(Due::Lost(job.clone(), run), now + SECOND_LOOK);
             return;
         }
-        let entry = self.schedule.replica.jobs.get(job).cloned();
+        let entry = self.schedule.replica.job(job);
         let days = match &entry {
             Some(entry) => self.schedule.retention_of(entry),
             None => self.schedule.replica.settings().0.retention_days,
         };
         // Nothing follows a run that somebody wanted dead.
-        let again = entry.as_deref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
+        let again = entry.as_ref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
         let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));
-        let proposal = propose_lost(&self.keys, &live, entry.as_deref(), again.as_ref(), days, now);
+        let proposal = propose_lost(&self.keys, &live, entry.as_ref(), again.as_ref(), days, now);
         self.put_forward(proposal);
     }
 

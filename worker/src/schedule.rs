@@ -13,7 +13,7 @@ use std::sync::Arc;
 use carillon_core::decide::{Move, Situation, Step, next_step};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
-use carillon_core::job::{Checked, Job, JobEntry, Scope};
+use carillon_core::job::{Checked, Job, JobEntry, KeptJob, Scope, StoredJob};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::{Call, Roster};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
@@ -34,6 +34,9 @@ const SETTLE_MARGIN: TimeDelta = TimeDelta::seconds(2);
 const KEPT_OF_JOB: TimeDelta = TimeDelta::days(1);
 /// How long a worker's own cursors are kept after it has gone: a restart takes less.
 const KEPT_OF_WORKER: TimeDelta = TimeDelta::seconds(60);
+
+/// When a list has changed more than this, a round visits every job, and none is filed by itself.
+const MANY: usize = 10_000;
 
 /// Something that becomes due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +61,7 @@ pub(crate) enum Due {
 
 /// The state of the fleet and what this worker has to do about it.
 pub(crate) struct Schedule {
-    pub replica: Replica,
+    pub replica: Replica<StoredJob>,
     /// What is to be done besides the slots.
     pub agenda: Agenda<Due>,
     /// What is due and waits for room among the runs, by when it was due.
@@ -146,6 +149,9 @@ impl Schedule {
         let touched = self.replica.apply(&self.keys, feed, now);
         if touched.iter().any(|key| matches!(key, Key::Worker(_) | Key::Drain(_))) {
             self.roster = Roster::of(&self.replica);
+        }
+        if matches!(feed, Feed::Snapshot { .. }) && touched.len() > MANY {
+            self.round = Some(Bound::Unbounded);
         }
         for key in &touched {
             self.file(key, now);
@@ -248,19 +254,29 @@ impl Schedule {
 
     /// Where this worker looks for the job's cursor: at its own, where the job runs on every
     /// worker.
-    fn place_of(&self, job: &Job) -> Option<&WorkerId> {
-        (job.scope == Scope::EveryWorker).then_some(&self.worker)
+    fn place_of(&self, scope: Scope) -> Option<&WorkerId> {
+        (scope == Scope::EveryWorker).then_some(&self.worker)
+    }
+
+    /// Has a job looked at, unless a round that visits it anyhow is about to begin.
+    fn look_at_soon(&mut self, job: &JobName, now: DateTime<Utc>) {
+        let visited = self.round == Some(Bound::Unbounded) && self.replica.jobs.contains_key(job);
+        if !visited {
+            self.agenda.insert(Due::Job(job.clone()), now);
+        }
     }
 
     fn follow_cursor(&mut self, job: &JobName, now: DateTime<Utc>) {
         self.agenda.remove(&Due::JobTurn(job.clone()));
-        let Some(entry) = self.replica.jobs.get(job) else { return };
-        let on = entry.job().and_then(|job| self.place_of(job));
-        let cursor = self.replica.cursor(job, on).map(|cursor| &cursor.value);
+        if !self.replica.jobs.contains_key(job) {
+            return;
+        }
+        let on = self.replica.scope_of(job).and_then(|scope| self.place_of(scope));
+        let cursor = self.replica.cursor(job, on).map(|cursor| cursor.value);
         // One in the future stops its job, which a look finds out and tells.
         let cursor = cursor.filter(|cursor| cursor.through <= now + self.max_skew);
-        if !cursor.is_some_and(|cursor| self.slots.go_on(job, cursor)) {
-            self.agenda.insert(Due::Job(job.clone()), now);
+        if !cursor.is_some_and(|cursor| self.slots.go_on(job, &cursor)) {
+            self.look_at_soon(job, now);
         }
     }
 
@@ -274,7 +290,8 @@ impl Schedule {
             }
             Key::Job(job) => {
                 self.agenda.remove(&Due::JobTurn(job.clone()));
-                self.bring_up(job, now);
+                self.look_at_soon(job, now);
+                self.bring_up_triggers(job, now);
                 self.file_unneeded(job, None, now);
                 let own = self.replica.own_cursors.get(job);
                 let own: Vec<_> = own.into_iter().flat_map(|own| own.keys().cloned()).collect();
@@ -352,10 +369,11 @@ impl Schedule {
 
     /// After how long a cursor is deleted; `None` while it is needed, or there is none.
     fn unneeded(&self, job: &JobName, on: Option<&WorkerId>) -> Option<TimeDelta> {
-        self.replica.cursor(job, on)?;
-        let Some(entry) = self.replica.jobs.get(job) else { return Some(KEPT_OF_JOB) };
-        // What a broken job is, nobody knows.
-        let scope = entry.job()?.scope;
+        self.replica.cursor_revision(job, on)?;
+        if !self.replica.jobs.contains_key(job) {
+            return Some(KEPT_OF_JOB);
+        }
+        let scope = self.replica.scope_of(job)?;
         if (scope == Scope::EveryWorker) != on.is_some() {
             return Some(TimeDelta::zero());
         }
@@ -366,8 +384,12 @@ impl Schedule {
     /// The revision of a cursor that may be deleted now, and that of its job; 0: it is gone.
     pub fn collectable(&self, job: &JobName, on: Option<&WorkerId>) -> Option<(i64, i64)> {
         self.unneeded(job, on)?;
-        let job_revision = self.replica.jobs.get(job).map_or(0, |entry| entry.mod_revision);
-        Some((self.replica.cursor(job, on)?.mod_revision, job_revision))
+        // What a broken job is, nobody knows.
+        if self.replica.job(job).is_some_and(|entry| entry.state.is_err()) {
+            return None;
+        }
+        let job_revision = self.replica.jobs.get(job).map_or(0, KeptJob::mod_revision);
+        Some((self.replica.cursor_revision(job, on)?, job_revision))
     }
 
     /// How many other workers come before this one for a step of the job.
@@ -472,7 +494,7 @@ impl Schedule {
             job: job.clone(),
             on: on.cloned(),
             job_revision,
-            cursor_revision: self.replica.cursor(job, on).map_or(0, |c| c.mod_revision),
+            cursor_revision: self.replica.cursor_revision(job, on).unwrap_or(0),
             settings_revision: self.replica.settings().1,
             worker: self.worker.clone(),
             lease,
@@ -494,7 +516,7 @@ impl Schedule {
         self.agenda.remove(&Due::JobTurn(job.clone()));
         self.held.remove(&due);
         self.blocked.remove(job);
-        let Some(entry) = self.replica.jobs.get(job).cloned() else {
+        let Some(entry) = self.replica.job(job).map(Arc::new) else {
             self.slots.forget(job);
             return Ok(None);
         };
@@ -502,13 +524,14 @@ impl Schedule {
             return Ok(None);
         }
         let checked = entry.state.as_ref().map_err(ToString::to_string)?;
-        let on = self.place_of(&checked.job).cloned();
+        let on = self.place_of(checked.job.scope).cloned();
         if on.is_some() && !checked.job.selects(&self.labels) {
             self.slots.forget(job);
             return Ok(None);
         }
         let zone = self.replica.zone_of(checked)?;
-        let cursor = self.replica.cursor(job, on.as_ref()).map(|c| &c.value);
+        let cursor = self.replica.cursor(job, on.as_ref()).map(|c| c.value);
+        let cursor = cursor.as_ref();
         let live = self.replica.live_on(job, on.as_ref()).next();
         let situation = Situation {
             entry: &entry,
@@ -600,7 +623,7 @@ impl Schedule {
         if self.barred().is_some() {
             return None;
         }
-        let entry = self.replica.jobs.get(job).cloned();
+        let entry = self.replica.job(job).map(Arc::new);
         let on = request.on.as_ref();
         let verdict = match self.verdict(entry.as_ref(), request, now) {
             Verdict::Runs(entry, overlap) => Ok((entry, overlap)),
@@ -683,3 +706,5 @@ fn small(rank: u32) -> i32 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weight;

@@ -189,6 +189,11 @@ impl<K> Timetable<K> {
         self.keys.get(ticket.0 as usize)?.as_ref()
     }
 
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, ticket: Ticket) -> Option<&mut K> {
+        self.keys.get_mut(ticket.0 as usize)?.as_mut()
+    }
+
     /// The instant that a job waits for.
     #[must_use]
     pub fn waits_for(&self, ticket: Ticket) -> Option<DateTime<Utc>> {

@@ -193,7 +193,7 @@ pub fn left_behind(evidence: &Evidence) -> Vec<(RunId, u32)> {
 pub async fn tables_agree(etcd: &Etcd, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     loop {
-        let mut fresh = Replica::default();
+        let mut fresh: Replica = Replica::default();
         fresh.apply(etcd.keys(), &etcd.snapshot().await?, Utc::now());
         let wanted = format!("{:016x}", fresh.table_hash());
         let agrees = |worker: &&WorkerEntry| {

@@ -252,7 +252,7 @@ async fn the_workers_agree_on_the_rules_and_on_the_jobs() {
     .await;
     let etcd = scene.etcd().await;
     eventually("the same hash as a fresh list", || async {
-        let mut fresh = carillon_core::replica::Replica::default();
+        let mut fresh: carillon_core::replica::Replica = Default::default();
         fresh.apply(etcd.keys(), &etcd.snapshot().await.unwrap(), Utc::now());
         let wanted = format!("{:016x}", fresh.table_hash());
         let told = fresh.workers.values().map(|w| w.value.as_ref().unwrap().table_hash.clone());

@@ -45,7 +45,7 @@ async fn until_gone(
     mut runs: BTreeSet<RunId>,
 ) -> Result<(), Failure> {
     let mut feed = operator.etcd.feed();
-    let mut replica = Replica::default();
+    let mut replica: Replica = Replica::default();
     while !runs.is_empty() {
         let Some(fed) = feed.recv().await else { break };
         if let Feed::Lost { reason } = &fed {

@@ -358,7 +358,7 @@ pub async fn execute(
 
 /// The fleet's state, read now.
 async fn replica(operator: &Operator) -> Result<Replica, Failure> {
-    let mut replica = Replica::default();
+    let mut replica: Replica = Replica::default();
     let snapshot = operator.etcd.snapshot().await?;
     replica.apply(operator.etcd.keys(), &snapshot, Utc::now());
     Ok(replica)

@@ -38,7 +38,7 @@ pub(super) async fn recover(
     let state = replica(operator).await?;
     let unknown = |job: &&JobName| {
         !state.jobs.contains_key(*job)
-            && !state.cursors.contains_key(*job)
+            && state.cursors.revision(job).is_none()
             && !state.own_cursors.contains_key(*job)
     };
     if let Some(job) = only.iter().find(unknown) {

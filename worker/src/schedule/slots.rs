@@ -1,6 +1,6 @@
 //! The jobs' next slots: the timetable, and where on it each job is. Pure.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use carillon_core::decide::{Cursor, plan};
 use carillon_core::id::JobName;
@@ -8,17 +8,20 @@ use carillon_core::job::Checked;
 use carillon_core::timetable::{Ticket, Timetable};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Which job waits for which slot.
 #[derive(Default)]
 pub(crate) struct Slots {
-    table: Timetable<JobName>,
-    places: HashMap<JobName, Place>,
+    table: Timetable<Place>,
+    /// The places of the jobs on the table, found by the job's name.
+    tickets: HashTable<Ticket>,
+    hasher: DefaultHashBuilder,
 }
 
-/// Where a job is on the timetable, and what its plan there was made of.
+/// A job on the timetable, and what its plan there was made of.
 struct Place {
-    ticket: Ticket,
+    job: JobName,
     revision: i64,
     zone: Tz,
 }
@@ -26,27 +29,35 @@ struct Place {
 impl Slots {
     /// Makes a job wait for its first slot after `through`. `revision` is the job's.
     pub fn wait(&mut self, job: &Checked, revision: i64, zone: Tz, through: DateTime<Utc>) {
-        let known = self.places.get_mut(&job.name);
-        if let Some(place) = &known
+        let known = self.ticket(&job.name);
+        if let Some((ticket, place)) = known
             && (place.revision, place.zone) == (revision, zone)
         {
-            return self.table.renew(place.ticket, through);
+            return self.table.renew(ticket, through);
         }
+        let known = known.map(|(ticket, _)| ticket);
         let plan = self.table.plan(&plan(job, zone));
-        if let Some(place) = known {
-            (place.revision, place.zone) = (revision, zone);
-            return self.table.replace(place.ticket, plan, through);
+        let place = Place { job: job.name.clone(), revision, zone };
+        if let Some(ticket) = known {
+            if let Some(known) = self.table.get_mut(ticket) {
+                *known = place;
+            }
+            return self.table.replace(ticket, plan, through);
         }
-        let ticket = self.table.insert(job.name.clone(), plan, through);
-        self.places.insert(job.name.clone(), Place { ticket, revision, zone });
+        let ticket = self.table.insert(place, plan, through);
+        let Self { table, tickets, hasher } = self;
+        let hash = |ticket: &Ticket| hasher.hash_one(table.get(*ticket).map(|place| &place.job));
+        tickets.insert_unique(hash(&ticket), ticket, hash);
     }
 
     /// Makes a job wait for its first slot after its cursor, if its plan is still the one that the
     /// cursor belongs to.
     pub fn go_on(&mut self, job: &JobName, cursor: &Cursor) -> bool {
-        match self.places.get(job) {
-            Some(place) if place.revision == cursor.rev && place.zone.name() == cursor.zone => {
-                self.table.renew(place.ticket, cursor.through);
+        match self.ticket(job) {
+            Some((ticket, place))
+                if place.revision == cursor.rev && place.zone.name() == cursor.zone =>
+            {
+                self.table.renew(ticket, cursor.through);
                 true
             }
             _ => false,
@@ -55,14 +66,23 @@ impl Slots {
 
     /// Takes a job off the timetable.
     pub fn forget(&mut self, job: &JobName) {
-        if let Some(place) = self.places.remove(job) {
-            self.table.remove(place.ticket);
+        let Some((ticket, _)) = self.ticket(job) else { return };
+        let hash = self.hasher.hash_one(Some(job));
+        if let Ok(known) = self.tickets.find_entry(hash, |known| *known == ticket) {
+            known.remove();
         }
+        self.table.remove(ticket);
+    }
+
+    fn ticket(&self, job: &JobName) -> Option<(Ticket, &Place)> {
+        let of_job = |ticket: &Ticket| self.table.get(*ticket).is_some_and(|p| p.job == *job);
+        let ticket = *self.tickets.find(self.hasher.hash_one(Some(job)), of_job)?;
+        Some((ticket, self.table.get(ticket)?))
     }
 
     /// Takes the first job whose slot is due. It waits for no slot until it is told to.
     pub fn pop_due(&mut self, now: DateTime<Utc>) -> Option<JobName> {
-        self.table.pop_due(now).map(|due| due.key.clone())
+        self.table.pop_due(now).map(|due| due.key.job.clone())
     }
 
     /// The earliest instant at which a slot is due.

@@ -145,8 +145,8 @@ fn spread_starts_are_due_apart() {
     schedule.take(&changes(items.concat()), now);
     look_at_due(&mut schedule, now);
     let mut due = ["a", "b"].map(|job| {
-        let checked = schedule.replica.jobs[&name(job)].state.as_ref().unwrap();
-        (due_at(checked, at("2026-01-01T01:00:00Z")), job)
+        let checked = schedule.replica.job(&name(job)).unwrap().state.unwrap();
+        (due_at(&checked, at("2026-01-01T01:00:00Z")), job)
     });
     due.sort();
     assert_ne!(due[0].0, due[1].0);
