@@ -41,6 +41,7 @@ struct Round {
     claimed: TimeDelta,
     /// Transactions that carried out claims, and the fewest that could have.
     transactions: (usize, usize),
+    /// Claims that came after another worker's.
     refused: f64,
     /// Of all kinds, until nothing of the runs is left in etcd.
     all_transactions: f64,
@@ -95,7 +96,7 @@ impl Round {
                 transactions.len(),
                 by_worker.values().map(|claims| claims.div_ceil(BATCH)).sum(),
             ),
-            refused: gained("refusals_total"),
+            refused: gained("refusals_total{reason=\"cursorMoved\""),
             all_transactions: gained("claim_transactions_total"),
             steps: gained("claim_steps_sum"),
             settled,
@@ -122,9 +123,18 @@ fn report(workers: usize, rounds: &[Round], bars: &mut Bars) {
         println!("           start of {:4}  {}", lateness.len(), lateness.millis());
     }
     let worst = |figure: fn(&Round) -> f64| rounds.iter().map(figure).fold(0.0, f64::max);
-    let a_batch = worst(|round| round.transactions.0 as f64 / round.transactions.1 as f64);
+    // Refused claims travelled in transactions of their own, at best as full as they can be.
+    let a_batch = worst(|round| {
+        let (carried, least) = round.transactions;
+        (carried as f64 + (round.refused / BATCH as f64).ceil()) / least as f64
+    });
     let fewest = 1.0 / worst(|round| round.transactions.0 as f64 / JOBS as f64);
     let who = format!("{workers} workers");
-    bars.at_most(&format!("claim transactions a batch, {who}"), a_batch, 1.1, "");
+    bars.at_most(
+        &format!("claim transactions a batch with those refused, {who}"),
+        a_batch,
+        1.1,
+        "",
+    );
     bars.at_least(&format!("mean batch of {JOBS} claims, {who}"), fewest, 32.0, "");
 }

@@ -216,7 +216,7 @@ impl Numbers {
                 let name = match name.split_once("{worker=\"") {
                     Some((name, rest)) => {
                         let rest = rest.split_once('"').map_or("", |(_, rest)| rest);
-                        format!("{name}{}", rest.trim_start_matches(',').trim_end_matches('}'))
+                        format!("{name}{{{}", rest.trim_start_matches(','))
                     }
                     None => name.to_owned(),
                 };
