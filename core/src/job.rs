@@ -526,10 +526,14 @@ impl Job {
 
     fn check_policies(&self, problems: &mut Problems) {
         if self.on_lease_loss == OnLeaseLoss::Continue
-            && self.concurrency == Concurrency::Forbid
+            && self.concurrency != Concurrency::Allow
             && self.timeout_secs == 0
         {
-            problems.add("onLeaseLoss", "`continue` with concurrency `forbid` needs a timeoutSecs");
+            let concurrency = self.concurrency;
+            problems.add(
+                "onLeaseLoss",
+                format!("`continue` with concurrency `{concurrency}` needs a timeoutSecs"),
+            );
         }
         if self.start_deadline_secs == 0 {
             problems.add("startDeadlineSecs", "must be at least 1");

@@ -318,19 +318,25 @@ impl Step {
     }
 
     /// Deletes a cursor that nobody needs, as long as it is at `revision` and its job at
-    /// `job_revision`; 0: there is none.
+    /// `job_revision`; 0: there is none. Where it is not needed because its worker has `gone`, that
+    /// must not be back.
     pub fn collect(
         keys: &Keys,
         job: &JobName,
         on: Option<&WorkerId>,
         revision: i64,
         job_revision: i64,
+        gone: bool,
     ) -> Self {
         let key = keys.cursor(job, on);
-        let when = vec![
+        let mut when = vec![
             must(key.clone(), Test::ModifiedAt(revision), Refusal::CursorMoved),
             must(keys.job(job), Test::ModifiedAt(job_revision), Refusal::JobChanged),
         ];
+        when.extend(
+            on.filter(|_| gone)
+                .map(|worker| must(keys.worker(worker), Test::ModifiedAt(0), Refusal::WorkerAlive)),
+        );
         Self::new(job, when, vec![Write::Delete(key)])
     }
 

@@ -101,7 +101,9 @@ async fn carry(claims: Claims, metrics: Metrics, mut inbox: mpsc::Receiver<Vec<P
             },
             Some(_) = flights.join_next() => {}
         }
-        while let Ok(group) = inbox.try_recv() {
+        while waiting(&queue) < QUEUE_BOUND
+            && let Ok(group) = inbox.try_recv()
+        {
             queue.push_back(group);
         }
         while flights.len() < FLIGHTS && !queue.is_empty() {

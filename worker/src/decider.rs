@@ -35,6 +35,8 @@ const TURN: usize = 64;
 const UNDER_WAY: usize = 64 * BATCH;
 /// After a refusal the watch brings what changed; this is for the case that it does not.
 const SECOND_LOOK: TimeDelta = TimeDelta::milliseconds(500);
+/// After a cursor that nobody needs could not be deleted.
+const COLLECT_AGAIN: TimeDelta = TimeDelta::seconds(2);
 /// After a failure to reach etcd.
 const AFTER_FAILURE: TimeDelta = TimeDelta::seconds(1);
 
@@ -177,7 +179,7 @@ impl Decider {
                 Due::Lost(job, run) => self.settle_lost(&job, run, now),
                 Due::Spawn(_, run) => self.go_ahead(run),
                 Due::Lingering(job, id) => self.complete(&job, id, now),
-                Due::Cursor(job, on) => self.collect(&job, on.as_ref()),
+                Due::Cursor(job, on) => self.collect(&job, on.as_ref(), now),
             }
         }
         true
@@ -249,7 +251,8 @@ impl Decider {
             let may_run = self.may_run(entry);
             if !(may_run && self.takes_new()) {
                 let (due, request) = (Due::Trigger(job.clone(), id), &wanted.trigger.value);
-                self.schedule.agenda.insert(due.clone(), Schedule::expiry_of(request));
+                let expiry = self.schedule.expiry_of(request);
+                self.schedule.agenda.insert(due.clone(), expiry);
                 if may_run {
                     self.schedule.hold(due, request.not_before);
                 }
@@ -406,6 +409,9 @@ impl Decider {
                 Key::Running(job, _, run) => {
                     self.adopt(&job, run, now);
                     self.notice_settled(&job, run);
+                    if self.schedule.live(&job, run).is_none() {
+                        self.runs.gone(run);
+                    }
                     self.let_go(&job);
                 }
                 Key::KillRun(job, _) | Key::KillJob(job) => self.pass_kills_on(&job),
@@ -433,7 +439,11 @@ impl Decider {
         let everybody =
             self.schedule.replica.workers.values().filter_map(|w| w.value.as_ref().ok());
         let mut versions = everybody.map(|registration| registration.rules_version.as_str());
-        if self.lease == 0 || !behind || versions.any(|version| is_older(version, ours)) {
+        if self.lease == 0
+            || self.schedule.stands_by()
+            || !behind
+            || versions.any(|version| is_older(version, ours))
+        {
             return;
         }
         let Ok(fleet) = JobName::new("settings") else { return };
@@ -497,7 +507,7 @@ impl Decider {
         }
         let Some(live) = self.schedule.lost(job, run).cloned() else { return };
         self.schedule.agenda.insert(Due::Lost(job.clone(), run), now + AFTER_FAILURE * 5);
-        if self.deciding.contains(job) {
+        if self.deciding.contains(job) || self.schedule.stands_by() {
             self.schedule.agenda.insert(Due::Lost(job.clone(), run), now + SECOND_LOOK);
             return;
         }
@@ -523,15 +533,19 @@ impl Decider {
         }
     }
 
-    fn collect(&mut self, job: &JobName, on: Option<&WorkerId>) {
-        if self.deciding.contains(job) {
+    fn collect(&mut self, job: &JobName, on: Option<&WorkerId>, now: DateTime<Utc>) {
+        let Some((revision, job_revision, gone)) = self.schedule.collectable(job, on) else {
+            return;
+        };
+        // Unless it goes, it is tried again.
+        let due = Due::Cursor(job.clone(), on.cloned());
+        self.schedule.agenda.insert(due, now + COLLECT_AGAIN);
+        if self.deciding.contains(job) || self.schedule.stands_by() {
             return;
         }
-        if let Some((revision, job_revision)) = self.schedule.collectable(job, on) {
-            debug!(%job, "collecting a cursor that nobody needs");
-            let step = Step::collect(&self.keys, job, on, revision, job_revision);
-            self.put_forward(Proposal { step, effect: Effect::Tidies });
-        }
+        debug!(%job, "collecting a cursor that nobody needs");
+        let step = Step::collect(&self.keys, job, on, revision, job_revision, gone);
+        self.put_forward(Proposal { step, effect: Effect::Tidies });
     }
 
     /// The clock was set by so much, and shows `now`.

@@ -102,8 +102,10 @@ impl Keeper {
             Err(e) => return Loss::Etcd(e),
         };
         let draining = self.registration.borrow_and_update().draining;
+        // If the answer is lost, our own name would read as taken.
+        self.former = Some(lease);
         match self.write(lease).await {
-            Ok(Answer::Done(_)) => {}
+            Ok(Answer::Done(_)) => self.former = None,
             Ok(Answer::Refused(_)) => {
                 // Not worth reporting: an unused lease ends by itself.
                 self.etcd.revoke(lease).await.ok();

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+/// No fleet writes so much while a worker is away, but a restore with `--bump-revision` skips as
+/// much: etcd's documentation says to skip a billion revisions.
+const JUMP: i64 = 500_000_000;
+
 /// The newest state of etcd that was seen and believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,7 +32,7 @@ impl Seen {
     fn belies(&self, now: &Self) -> Option<Doubt> {
         let what = if now.cluster != self.cluster {
             "etcd is another cluster than before".to_owned()
-        } else if now.revision < self.revision {
+        } else if now.revision < self.revision || now.revision - self.revision > JUMP {
             format!("etcd is at revision {}, and was at {}", now.revision, self.revision)
         } else {
             return None;
@@ -112,6 +116,8 @@ impl Memory {
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&text)?;
+        // Torn by a power cut it would keep the worker from starting.
+        file.sync_all()?;
         fs::rename(&fresh, &self.path)?;
         self.written.clone_from(&self.kept);
         Ok(())
@@ -177,6 +183,15 @@ mod tests {
         let again = "2026-01-02T00:00:00Z".parse().ok();
         assert_eq!(memory.see(Seen { recovered: again, ..seen(1, 60) }), None);
         assert_eq!(memory.see(Seen { recovered: again, ..seen(1, 61) }), None);
+    }
+
+    #[test]
+    fn a_restore_that_bumps_the_revision_is_seen_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(dir.path()).unwrap();
+        assert_eq!(memory.see(seen(1, 100)), None);
+        assert_eq!(memory.see(seen(1, 1_000_000)), None);
+        assert!(memory.see(seen(1, 1_001_000_000)).is_some());
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Runs {
         self.ended.insert(run, revision.unwrap_or(i64::MAX));
     }
 
+    /// The watch has shown that the run's key is gone.
+    pub fn gone(&mut self, run: RunId) {
+        self.ended.remove(&run);
+    }
+
     /// The watch has shown everything up to `revision`.
     pub fn seen(&mut self, revision: i64) {
         self.ended.retain(|_, end| *end > revision);

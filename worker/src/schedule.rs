@@ -355,7 +355,7 @@ impl Schedule {
     }
 
     /// Puts a cursor that nobody may need any more on the agenda.
-    fn file_unneeded(&mut self, job: &JobName, on: Option<&WorkerId>, now: DateTime<Utc>) {
+    pub fn file_unneeded(&mut self, job: &JobName, on: Option<&WorkerId>, now: DateTime<Utc>) {
         let due = Due::Cursor(job.clone(), on.cloned());
         match self.unneeded(job, on) {
             Some(after) if self.agenda.get(&due).is_none() => {
@@ -377,19 +377,26 @@ impl Schedule {
         if (scope == Scope::EveryWorker) != on.is_some() {
             return Some(TimeDelta::zero());
         }
-        let gone = on.is_some_and(|on| !self.replica.workers.contains_key(on));
-        gone.then_some(KEPT_OF_WORKER)
+        let on = on?;
+        if *on == self.worker {
+            // Selected again later, it starts anew.
+            let entry = self.replica.job(job)?;
+            return (!entry.job()?.selects(&self.labels)).then(TimeDelta::zero);
+        }
+        (!self.replica.workers.contains_key(on)).then_some(KEPT_OF_WORKER)
     }
 
-    /// The revision of a cursor that may be deleted now, and that of its job; 0: it is gone.
-    pub fn collectable(&self, job: &JobName, on: Option<&WorkerId>) -> Option<(i64, i64)> {
+    /// The revision of a cursor that may be deleted now, that of its job (0: it is gone), and
+    /// whether its worker is gone.
+    pub fn collectable(&self, job: &JobName, on: Option<&WorkerId>) -> Option<(i64, i64, bool)> {
         self.unneeded(job, on)?;
         // What a broken job is, nobody knows.
         if self.replica.job(job).is_some_and(|entry| entry.state.is_err()) {
             return None;
         }
         let job_revision = self.replica.jobs.get(job).map_or(0, KeptJob::mod_revision);
-        Some((self.replica.cursor_revision(job, on)?, job_revision))
+        let gone = on.is_some_and(|on| !self.replica.workers.contains_key(on));
+        Some((self.replica.cursor_revision(job, on)?, job_revision, gone))
     }
 
     /// How many other workers come before this one for a step of the job.
@@ -593,7 +600,8 @@ impl Schedule {
 
     /// The live runs of the job that were claimed before `live`.
     pub fn older_than(&self, live: &LiveRun) -> usize {
-        self.replica.live_of(&live.job).filter(|other| other.fence < live.fence).count()
+        let others = self.replica.live_on(&live.job, live.on.as_ref());
+        others.filter(|other| other.fence < live.fence).count()
     }
 
     fn overlap(&self, checked: &Checked, on: Option<&WorkerId>) -> Overlap {
@@ -601,9 +609,18 @@ impl Schedule {
     }
 
     /// When a trigger that nobody has taken is settled.
-    pub fn expiry_of(request: &TriggerRequest) -> DateTime<Utc> {
-        let second = TimeDelta::seconds(1);
-        request.not_after.checked_add_signed(second).unwrap_or(request.not_after)
+    pub fn expiry_of(&self, request: &TriggerRequest) -> DateTime<Utc> {
+        Self::settled_after(self.max_skew + TimeDelta::seconds(1), request)
+    }
+
+    /// Another worker's clock may be behind: it could still start the run in time.
+    fn settled_after(patience: TimeDelta, request: &TriggerRequest) -> DateTime<Utc> {
+        request.not_after.checked_add_signed(patience).unwrap_or(request.not_after)
+    }
+
+    /// Whether this worker must not write anything: it may know a past that is not true.
+    pub fn stands_by(&self) -> bool {
+        self.bar.is_some()
     }
 
     /// Looks at a trigger: files its time, or says what becomes of it.
@@ -661,7 +678,7 @@ impl Schedule {
         if entry.create_revision != request.job_created {
             return missed("the job was deleted and made again before the run could start");
         }
-        if now > request.not_after {
+        if now > Self::settled_after(self.max_skew, request) {
             return missed("no worker started it in time");
         }
         let checked = match &entry.state {
@@ -684,9 +701,9 @@ impl Schedule {
         let overlap = self.overlap(checked, on);
         let busy = matches!(overlap, Overlap::Forbid)
             && self.replica.live_on(&entry.name, on).next().is_some();
-        if elsewhere || busy {
-            // It waits for its worker, or for the live run to end, as long as it may.
-            return Verdict::Waits(Self::expiry_of(request));
+        if elsewhere || busy || now > request.not_after {
+            // It waits for its worker, for the live run to end, or for clocks that are behind.
+            return Verdict::Waits(self.expiry_of(request));
         }
         Verdict::Runs(entry.clone(), overlap)
     }

@@ -21,6 +21,7 @@ use carillon_core::job::{Job, OnLeaseLoss};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use guard::Guard;
 use live::{Bounds, Cause, Live, Orders};
@@ -172,6 +173,8 @@ pub(crate) struct Finished {
 /// Processes that are being started at once. Hundreds of threads that fork would keep everything
 /// else, the claims of the next second too, from the processor.
 const STARTS: usize = 8;
+/// How long a start waits for a place: far less than a lease is certain for after it was checked.
+const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs jobs. Cheap to clone; all clones share their looks at `/proc`. The default one has no guard:
 /// what it runs outlives a worker that is killed.
@@ -240,8 +243,8 @@ impl Executor {
             env: spec.env,
             vars: spec.vars,
         };
-        // It is never closed, so there is always a place in the end.
-        let place = self.starts.acquire().await;
+        // One that hangs, in a directory of a dead server, must not keep all others waiting.
+        let place = timeout(START_PATIENCE, self.starts.acquire()).await;
         let started = Tree::start(launch).await;
         drop(place);
         let (tree, pipes) = match started {
