@@ -172,9 +172,8 @@ impl<J: KeptJob> Replica<J> {
                 }
                 Key::Cursor(job, None) => {
                     let known = self.cursors.revision(job);
-                    if known != Some(rev) {
-                        self.take(keys, item, now);
-                    }
+                    // Read even at the same revision: a restored etcd counts revisions anew.
+                    self.take(keys, item, now);
                     if self.cursors.revision(job).is_some() {
                         cursors.push(self.shared(job));
                         if known != Some(rev) {
