@@ -7,7 +7,15 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::Cursor;
 use crate::id::JobName;
-use crate::replica::Versioned;
+
+/// A decoded value with the revision of its last write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: T,
+    /// etcd revision of the last write: what a compare-and-swap compares.
+    pub mod_revision: i64,
+}
 
 /// Fewer common parts than this are kept whether anybody uses them or not.
 const KEPT: usize = 1024;

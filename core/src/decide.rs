@@ -1,8 +1,8 @@
 //! The cursor's next step as a pure function: run, skip, miss, rebase, or wait.
 //!
 //! Slots are decided in order. [`next_step`] looks at one job and says what becomes of its oldest
-//! undecided slot; [`crate::claims`] turns the answer into one transaction, and that transaction
-//! alone decides. Nothing here reads a clock.
+//! undecided slot; [`crate::steps`] has the transaction for the answer, and that transaction alone
+//! decides. Nothing here reads a clock.
 //!
 //! A slot keeps the instant that the schedule gives it. It is *due* later where the job's starts
 //! are spread; its deadline counts from there.

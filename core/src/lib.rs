@@ -3,11 +3,14 @@
 //!
 //! Floors, from pure to effectful; a module imports only from floors below its own:
 //!
-//! 1. [`id`], [`schedule`], [`zones`]
-//! 2. [`job`], [`run`]
-//! 3. [`keys`], [`timetable`], [`decide`]
-//! 4. [`fleet`], [`replica`], [`etcd`], [`jobs`], [`claims`], [`records`]
-//! 5. [`settings`], [`why`], [`recover`]
+//! 1. [`id`], [`schedule`]
+//! 2. [`zones`], [`run`], [`keys`], [`timetable`]
+//! 3. [`job`], [`fleet`], [`settings`]
+//! 4. [`decide`], [`records`]
+//! 5. [`cursors`], and above it [`replica`]
+//! 6. [`rank`], [`steps`], [`etcd`]
+//! 7. [`why`], [`jobs`], [`claims`]
+//! 8. [`recover`]
 
 pub mod claims;
 pub mod cursors;

@@ -11,6 +11,7 @@ use chrono_tz::Tz;
 use serde::de::DeserializeOwned;
 
 use crate::cursors::Cursors;
+pub use crate::cursors::Versioned;
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
 use crate::id::{JobName, RunId, WorkerId};
@@ -58,15 +59,6 @@ pub enum Feed {
         /// Why, for an operator.
         reason: String,
     },
-}
-
-/// A decoded value with the revision of its last write.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Versioned<T> {
-    /// The value.
-    pub value: T,
-    /// etcd revision of the last write: what a compare-and-swap compares.
-    pub mod_revision: i64,
 }
 
 /// Everything under the prefix, decoded.

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 const FLIGHTS: usize = 8;
 /// Groups of steps on their way to the courier. Whoever sends one more waits.
 const INBOX_BOUND: usize = 256;
-/// Steps that wait for a flight; the inbox is left alone while there are so many.
+/// Steps that wait for a flight; while there are so many, the inbox is left alone.
 const QUEUE_BOUND: usize = 4096;
 
 struct Parcel {

@@ -476,7 +476,7 @@ impl Schedule {
         }
     }
 
-    /// Why nothing at all may be claimed. A change of that brings every job up again.
+    /// Why nothing at all may be claimed. When it is lifted, every job is looked at again.
     pub fn barred(&self) -> Option<String> {
         if self.bar.is_some() {
             return self.bar.clone();

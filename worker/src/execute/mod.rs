@@ -201,8 +201,11 @@ impl Executor {
     /// Runs `spec` to its end.
     ///
     /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
-    /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to 4 MiB of memory and is then dropped, which the output
-    /// itself says. If the future is dropped, the whole process group is killed.
+    /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to
+    /// 4 MiB of memory and is then dropped, which the output itself says. If the future is dropped,
+    /// the whole process group is killed.
+    ///
+    /// Only a few processes are started at once; a start waits for its place 500 ms at most.
     pub(crate) async fn run(
         &self,
         spec: Spec,
