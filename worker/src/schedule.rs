@@ -4,7 +4,9 @@
 //! Two lists hold those times: the jobs' slots, and the agenda for everything else. What changes
 //! for every job at once is not filed for each: a round visits them, a few at a time.
 
+mod leftovers;
 mod slots;
+mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,27 +15,22 @@ use std::sync::Arc;
 use carillon_core::decide::{Move, Situation, Step, next_step};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
-use carillon_core::job::{Checked, Job, JobEntry, KeptJob, Scope, StoredJob};
+use carillon_core::job::{Checked, Job, JobEntry, Scope, StoredJob};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::{Call, Roster};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
-use carillon_core::run::{LiveRun, Outcome, RunRecord, Trigger, TriggerRequest};
+use carillon_core::run::{LiveRun, RunRecord};
 use carillon_core::steps::{Grounds, Overlap, Write};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::agenda::Agenda;
 use slots::Slots;
+pub(crate) use triggers::WantedTrigger;
 
 /// How long each rank leaves to the one before it. The watch brings a step of another long before.
 const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
 /// After how long a worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
-/// Added to a dead worker's grace period before its runs are settled: its children are gone then.
-const SETTLE_MARGIN: TimeDelta = TimeDelta::seconds(2);
-/// How long the cursor of a deleted job is kept: made again meanwhile, the job is known.
-const KEPT_OF_JOB: TimeDelta = TimeDelta::days(1);
-/// How long a worker's own cursors are kept after it has gone: a restart takes less.
-const KEPT_OF_WORKER: TimeDelta = TimeDelta::seconds(60);
 
 /// When a list has changed more than this, a round visits every job, and none is filed by itself.
 const MANY: usize = 10_000;
@@ -105,18 +102,6 @@ impl Wanted {
             Move::Miss { .. } | Move::Rebase { .. } => Call::Settle,
         }
     }
-}
-
-/// A trigger that wants to be taken or settled.
-pub(crate) struct WantedTrigger {
-    pub id: RunId,
-    pub trigger: Versioned<TriggerRequest>,
-    pub grounds: Grounds,
-    /// The job and how to run it, or why it does not run.
-    pub verdict: Result<(Arc<JobEntry>, Overlap), (Outcome, String)>,
-    /// How many other workers come first; 0: nobody.
-    pub rank: u32,
-    pub retention_days: Option<u32>,
 }
 
 impl Schedule {
@@ -354,51 +339,6 @@ impl Schedule {
         }
     }
 
-    /// Puts a cursor that nobody may need any more on the agenda.
-    pub fn file_unneeded(&mut self, job: &JobName, on: Option<&WorkerId>, now: DateTime<Utc>) {
-        let due = Due::Cursor(job.clone(), on.cloned());
-        match self.unneeded(job, on) {
-            Some(after) if self.agenda.get(&due).is_none() => {
-                let rank = self.rank(job, None, Call::Settle);
-                self.agenda.insert(due, now + after + RANK_DELAY * small(rank));
-            }
-            Some(_) => {}
-            None => drop(self.agenda.remove(&due)),
-        }
-    }
-
-    /// After how long a cursor is deleted; `None` while it is needed, or there is none.
-    fn unneeded(&self, job: &JobName, on: Option<&WorkerId>) -> Option<TimeDelta> {
-        self.replica.cursor_revision(job, on)?;
-        if !self.replica.jobs.contains_key(job) {
-            return Some(KEPT_OF_JOB);
-        }
-        let scope = self.replica.scope_of(job)?;
-        if (scope == Scope::EveryWorker) != on.is_some() {
-            return Some(TimeDelta::zero());
-        }
-        let on = on?;
-        if *on == self.worker {
-            // Selected again later, it starts anew.
-            let entry = self.replica.job(job)?;
-            return (!entry.job()?.selects(&self.labels)).then(TimeDelta::zero);
-        }
-        (!self.replica.workers.contains_key(on)).then_some(KEPT_OF_WORKER)
-    }
-
-    /// The revision of a cursor that may be deleted now, that of its job (0: it is gone), and
-    /// whether its worker is gone.
-    pub fn collectable(&self, job: &JobName, on: Option<&WorkerId>) -> Option<(i64, i64, bool)> {
-        self.unneeded(job, on)?;
-        // What a broken job is, nobody knows.
-        if self.replica.job(job).is_some_and(|entry| entry.state.is_err()) {
-            return None;
-        }
-        let job_revision = self.replica.jobs.get(job).map_or(0, KeptJob::mod_revision);
-        let gone = on.is_some_and(|on| !self.replica.workers.contains_key(on));
-        Some((self.replica.cursor_revision(job, on)?, job_revision, gone))
-    }
-
     /// How many other workers come before this one for a step of the job.
     pub fn rank(&self, name: &JobName, job: Option<&Job>, call: Call) -> u32 {
         match job {
@@ -412,55 +352,9 @@ impl Schedule {
         self.agenda.insert(due, now + RANK_DELAY * small(rank));
     }
 
-    fn bring_up_triggers(&mut self, job: &JobName, at: DateTime<Utc>) {
-        let waiting: Vec<_> = self.triggers_of(job).collect();
-        for id in waiting {
-            self.agenda.insert(Due::Trigger(job.clone(), id), at);
-        }
-    }
-
-    fn triggers_of(&self, job: &JobName) -> impl Iterator<Item = RunId> {
-        let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-        self.replica.triggers.range(all).map(|((_, id), _)| *id)
-    }
-
-    /// When a run may be settled as lost: `None` while its worker is alive.
-    fn settlement_of(
-        &self,
-        job: &JobName,
-        run: RunId,
-        now: DateTime<Utc>,
-    ) -> Option<DateTime<Utc>> {
-        let live = self.live(job, run)?;
-        let alive = self
-            .replica
-            .workers
-            .get(&live.value.worker)
-            .is_some_and(|worker| worker.lease == live.value.lease);
-        if alive {
-            return None;
-        }
-        let grace = TimeDelta::seconds(live.value.grace_secs.into()) + SETTLE_MARGIN;
-        let rank = self.rank(job, None, Call::Settle);
-        // One that goes on without its lease may still be running until its time-out. That counts
-        // from its start, which may be as late as its deadline, by its own worker's clock.
-        let latest_start = live.value.spawn_before + self.max_skew;
-        let ends = live
-            .value
-            .continues_secs
-            .map(|secs| latest_start + TimeDelta::seconds(secs.into()) + grace);
-        Some((now + grace).max(ends.unwrap_or(now)) + RANK_DELAY * small(rank))
-    }
-
     /// A live run.
     pub fn live(&self, job: &JobName, run: RunId) -> Option<&LiveRun> {
         self.replica.live.get(job)?.get(&run)
-    }
-
-    /// A run whose worker is dead.
-    pub fn lost(&self, job: &JobName, run: RunId) -> Option<&LiveRun> {
-        self.settlement_of(job, run, DateTime::default())?;
-        self.live(job, run)
     }
 
     /// A decision that MongoDB has not acknowledged.
@@ -608,112 +502,10 @@ impl Schedule {
         Overlap::of(checked, self.replica.revision, self.replica.live_on(&checked.name, on))
     }
 
-    /// When a trigger that nobody has taken is settled.
-    pub fn expiry_of(&self, request: &TriggerRequest) -> DateTime<Utc> {
-        Self::settled_after(self.max_skew + TimeDelta::seconds(1), request)
-    }
-
-    /// Another worker's clock may be behind: it could still start the run in time.
-    fn settled_after(patience: TimeDelta, request: &TriggerRequest) -> DateTime<Utc> {
-        request.not_after.checked_add_signed(patience).unwrap_or(request.not_after)
-    }
-
     /// Whether this worker must not write anything: it may know a past that is not true.
     pub fn stands_by(&self) -> bool {
         self.bar.is_some()
     }
-
-    /// Looks at a trigger: files its time, or says what becomes of it.
-    pub fn look_at_trigger(
-        &mut self,
-        job: &JobName,
-        id: RunId,
-        lease: i64,
-        now: DateTime<Utc>,
-    ) -> Option<WantedTrigger> {
-        let due = Due::Trigger(job.clone(), id);
-        self.agenda.remove(&due);
-        self.agenda.remove(&Due::TriggerTurn(job.clone(), id));
-        self.held.remove(&due);
-        let trigger = self.replica.triggers.get(&(job.clone(), id))?.clone();
-        let request = &trigger.value;
-        if self.barred().is_some() {
-            return None;
-        }
-        let entry = self.replica.job(job).map(Arc::new);
-        let on = request.on.as_ref();
-        let verdict = match self.verdict(entry.as_ref(), request, now) {
-            Verdict::Runs(entry, overlap) => Ok((entry, overlap)),
-            Verdict::Settled(outcome, reason) => Err((outcome, reason)),
-            Verdict::Waits(until) => {
-                self.agenda.insert(due, until);
-                return None;
-            }
-        };
-        let call = if verdict.is_ok() { Call::Run } else { Call::Settle };
-        let rank = match on {
-            Some(_) if call == Call::Run => 0,
-            _ => self.rank(job, entry.as_ref().and_then(|e| e.job()), call),
-        };
-        let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
-        let grounds = self.grounds(job, on, job_revision, lease);
-        let retention_days = match &entry {
-            Some(entry) => self.retention_of(entry),
-            None => self.replica.settings().0.retention_days,
-        };
-        Some(WantedTrigger { id, trigger, grounds, verdict, rank, retention_days })
-    }
-
-    /// What becomes of a trigger, as things stand.
-    fn verdict(
-        &self,
-        entry: Option<&Arc<JobEntry>>,
-        request: &TriggerRequest,
-        now: DateTime<Utc>,
-    ) -> Verdict {
-        let missed = |reason: &str| Verdict::Settled(Outcome::Missed, reason.to_owned());
-        let Some(entry) = entry else {
-            return missed("the job was deleted before the run could start");
-        };
-        if entry.create_revision != request.job_created {
-            return missed("the job was deleted and made again before the run could start");
-        }
-        if now > Self::settled_after(self.max_skew, request) {
-            return missed("no worker started it in time");
-        }
-        let checked = match &entry.state {
-            Ok(checked) => checked,
-            Err(problems) => return missed(&problems.to_string()),
-        };
-        // What a person asks for runs although the job is paused.
-        let by_itself = matches!(request.kind, Trigger::Retry | Trigger::After);
-        if !checked.job.enabled
-            && (by_itself || request.kind == Trigger::Rerun && request.attempt > 1)
-        {
-            let reason = "the job was paused before the next attempt".to_owned();
-            return Verdict::Settled(Outcome::Skipped, reason);
-        }
-        if request.not_before > now {
-            return Verdict::Waits(request.not_before);
-        }
-        let on = request.on.as_ref();
-        let elsewhere = on.is_some_and(|on| *on != self.worker);
-        let overlap = self.overlap(checked, on);
-        let busy = matches!(overlap, Overlap::Forbid)
-            && self.replica.live_on(&entry.name, on).next().is_some();
-        if elsewhere || busy || now > request.not_after {
-            // It waits for its worker, for the live run to end, or for clocks that are behind.
-            return Verdict::Waits(self.expiry_of(request));
-        }
-        Verdict::Runs(entry.clone(), overlap)
-    }
-}
-
-/// What becomes of a trigger.
-enum Verdict {
-    Runs(Arc<JobEntry>, Overlap),
-    Settled(Outcome, String),
-    Waits(DateTime<Utc>),
 }
 
 /// A rank as a factor; past a thousand all are last.

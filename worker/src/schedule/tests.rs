@@ -1,5 +1,6 @@
 use carillon_core::decide::{Cursor, due_at};
 
+use super::leftovers::KEPT_OF_JOB;
 use super::*;
 
 fn at(text: &str) -> DateTime<Utc> {
