@@ -515,5 +515,3 @@ fn small(rank: u32) -> i32 {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod weight;
