@@ -1,9 +1,11 @@
 //! The connection to etcd: bounded calls with errors for an operator, going on with another endpoint
-//! where one fails, the paged list, and the feed that keeps a [`crate::replica::Replica`] true
-//! through compaction, disconnects and leader loss.
+//! where one fails, and the paged list. The watch and the leases have rooms of their own.
 //!
 //! The client balances but does not fail over, so each endpoint has a client of its own here, and
 //! everything uses the current one until that one fails.
+
+mod feed;
+mod lease;
 
 use std::error::Error;
 use std::future::Future;
@@ -12,14 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, EventType, GetOptions, Identity, KeyValue, KvClient,
-    LeaseClient, LeaseKeepAliveStream, LeaseKeeper, TlsOptions, Txn, TxnResponse, WatchClient,
-    WatchOptions, WatchResponse, WatchStream,
+    Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, KvClient, LeaseClient,
+    TlsOptions, Txn, TxnResponse, WatchClient,
 };
 use thiserror::Error;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
+
+pub use lease::Renewals;
 
 use crate::keys::Keys;
 use crate::replica::{Feed, Item};
@@ -43,12 +46,6 @@ const PAGE: i64 = 5_000;
 const DECODE_LIMIT: usize = 1 << 30;
 /// A silent connection is found out after twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// The list is made anew about this often even if nothing is known to be wrong: some versions of
-/// etcd lost watch events (etcd #17529, #18089).
-const ANTI_ENTROPY: Duration = Duration::from_secs(600);
-/// Pauses between attempts to connect grow up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-
 /// Why an etcd call failed, by what the caller can do about it.
 #[derive(Debug, Clone, Error)]
 pub enum EtcdError {
@@ -588,241 +585,6 @@ impl Etcd {
             }
         }
     }
-
-    /// Grants a lease of `ttl` seconds.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn grant(&self, ttl: i64) -> Result<i64, EtcdError> {
-        // One that was granted without our learning of it ends by itself.
-        let answer = self.retried(|mut to| async move { to.lease.grant(ttl, None).await }).await?;
-        Ok(answer.id())
-    }
-
-    /// Ends a lease and with it the keys that hang on it.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses, as it does when the lease has ended.
-    pub async fn revoke(&self, id: i64) -> Result<(), EtcdError> {
-        self.retried(|mut to| async move { to.lease.revoke(id).await }).await.map(drop)
-    }
-
-    /// Opens the stream that renews a lease.
-    ///
-    /// # Errors
-    /// When etcd does not answer, or the lease is gone.
-    pub async fn renewals(&self, id: i64) -> Result<Renewals, EtcdError> {
-        let mut call = |mut to: Clients| async move { to.lease.keep_alive(id).await };
-        let opened = self.once(self.patience(), &mut call).await;
-        let (place, (keeper, answers)) = opened.map_err(|e| self.error(&e))?;
-        Ok(Renewals { keeper, answers, etcd: self.clone(), place })
-    }
-
-    /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
-    /// then changes; a new snapshot after a gap. Never ends by itself.
-    ///
-    /// A batch may be delivered twice after a disconnect; applying it twice does no harm.
-    pub fn feed(&self) -> mpsc::Receiver<Feed> {
-        let (sender, receiver) = mpsc::channel(FEED_BOUND);
-        let etcd = self.clone();
-        let reader = sender.clone();
-        tokio::spawn(async move {
-            let mut follower =
-                Follower { etcd, sender, next: None, listed: Instant::now(), denied: false };
-            let mut pause = FIRST_PAUSE;
-            loop {
-                let begun = Instant::now();
-                let end = tokio::select! {
-                    end = follower.follow() => end,
-                    () = reader.closed() => return,
-                };
-                let reason = match end {
-                    End::ReceiverGone => return,
-                    End::Again => continue,
-                    End::Broken(reason) => reason,
-                };
-                if follower.sender.send(Feed::Lost { reason }).await.is_err() {
-                    return;
-                }
-                if begun.elapsed() > LONGEST_PAUSE {
-                    pause = FIRST_PAUSE;
-                }
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        });
-        receiver
-    }
-}
-
-/// Batches between the watch and its reader: a slow reader slows the watch, not the memory.
-const FEED_BOUND: usize = 64;
-
-/// The renewing of one lease.
-pub struct Renewals {
-    keeper: LeaseKeeper,
-    answers: LeaseKeepAliveStream,
-    etcd: Etcd,
-    /// The endpoint of the stream.
-    place: usize,
-}
-
-impl Renewals {
-    /// Renews once; returns whether the lease still exists.
-    ///
-    /// # Errors
-    /// When no answer comes within `limit`.
-    pub async fn renew(&mut self, limit: Duration) -> Result<bool, EtcdError> {
-        let call = async {
-            self.keeper.keep_alive().await?;
-            self.answers.message().await
-        };
-        let failure = match timeout(limit, call).await {
-            Ok(Ok(Some(answer))) => return Ok(answer.ttl() > 0),
-            Ok(Ok(None)) => Failure::Said(etcd_client::Error::LeaseKeepAliveError(
-                "the renewal stream ended".to_owned(),
-            )),
-            Ok(Err(e)) => Failure::Said(e),
-            Err(_) => Failure::Silence(limit),
-        };
-        let error = self.etcd.error(&failure);
-        self.etcd.leave(self.place, &format!("no renewal of the lease: {}", error.detail()));
-        Err(error)
-    }
-}
-
-enum End {
-    ReceiverGone,
-    Again,
-    Broken(String),
-}
-
-struct Follower {
-    etcd: Etcd,
-    sender: mpsc::Sender<Feed>,
-    /// The revision to watch from; `None` until a list was made.
-    next: Option<i64>,
-    listed: Instant,
-    /// Whether we signed in anew because a watch was denied.
-    denied: bool,
-}
-
-impl Follower {
-    /// Lists if need be, then watches until something ends it.
-    async fn follow(&mut self) -> End {
-        let from = match self.next {
-            Some(revision) => revision,
-            None => match self.etcd.snapshot().await {
-                Ok(snapshot) => {
-                    let Feed::Snapshot { revision, .. } = &snapshot else {
-                        return End::Again;
-                    };
-                    let from = *revision + 1;
-                    if self.sender.send(snapshot).await.is_err() {
-                        return End::ReceiverGone;
-                    }
-                    self.listed = Instant::now();
-                    self.next = Some(from);
-                    from
-                }
-                Err(e) => return End::Broken(e.to_string()),
-            },
-        };
-        let (place, mut stream) = match self.open(from).await {
-            Ok(opened) => opened,
-            Err(e) => return End::Broken(e.to_string()),
-        };
-        let relist_at = self.listed + jittered(ANTI_ENTROPY);
-        loop {
-            let answer = tokio::select! {
-                answer = stream.message() => answer,
-                () = tokio::time::sleep_until(relist_at) => {
-                    self.next = None;
-                    return End::Again;
-                }
-            };
-            match answer {
-                Ok(Some(answer)) => {
-                    if let Some(end) = self.take(place, from, &answer).await {
-                        return end;
-                    }
-                }
-                Ok(None) => return self.broken(place, "the watch ended"),
-                Err(e) => {
-                    let error = self.etcd.error(&Failure::Said(e));
-                    return self.broken(place, error.detail());
-                }
-            }
-        }
-    }
-
-    async fn open(&self, from: i64) -> Result<(usize, WatchStream), EtcdError> {
-        let mut call = |mut to: Clients| {
-            let options =
-                WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
-            let prefix = self.etcd.keys.all();
-            async move { to.watch.watch(prefix, Some(options)).await }
-        };
-        let opened = self.etcd.once(self.etcd.patience(), &mut call).await;
-        opened.map_err(|e| self.etcd.error(&e))
-    }
-
-    /// The next watch is opened elsewhere.
-    fn broken(&self, place: usize, reason: &str) -> End {
-        self.etcd.leave(place, reason);
-        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
-    }
-
-    async fn take(&mut self, place: usize, from: i64, answer: &WatchResponse) -> Option<End> {
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        if answer.canceled() || answer.compact_revision() > 0 {
-            return Some(self.canceled(place, answer).await);
-        }
-        if answer.created() && revision + 1 < from {
-            // A watch from the future is accepted and silent: this member is behind what we know.
-            self.next = None;
-            return Some(self.broken(place, "a member lags behind"));
-        }
-        if answer.created() {
-            self.denied = false;
-            // Nothing changed, and the reader knows that it is in touch again.
-            let open = Feed::Changes { revision: from - 1, items: Vec::new() };
-            return self.sender.send(open).await.is_err().then_some(End::ReceiverGone);
-        }
-        let items: Vec<Item> = answer.events().iter().filter_map(event).collect();
-        let last = items.last()?.mod_revision;
-        if self.sender.send(Feed::Changes { revision: last, items }).await.is_err() {
-            return Some(End::ReceiverGone);
-        }
-        // A transaction can be cut into fragments: read its revision again after a disconnect.
-        self.next = Some(last);
-        None
-    }
-
-    /// Canceled by compaction the stream stays open and silent, so it must be left here.
-    async fn canceled(&mut self, place: usize, answer: &WatchResponse) -> End {
-        let reason = answer.cancel_reason();
-        if answer.compact_revision() > 0 {
-            self.next = None;
-            return End::Again;
-        }
-        // Some versions of etcd call a forgotten token "permission denied" here.
-        let denied = forgotten(reason) || reason.contains("permission denied");
-        if denied && !self.denied && self.etcd.sign_in_anew(place, reason).await {
-            self.denied = true;
-            return End::Again;
-        }
-        self.next = None;
-        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
-    }
-}
-
-fn event(event: &etcd_client::Event) -> Option<Item> {
-    let mut item = item(event.kv()?);
-    if event.event_type() == EventType::Delete {
-        item.value = None;
-    }
-    Some(item)
 }
 
 fn item(kv: &KeyValue) -> Item {

@@ -5,6 +5,7 @@
 //! back.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem::Discriminant;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::lease::{Keeper, Standing};
 use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::report::{REPORTS_BOUND, Report, Reporter};
-use crate::skew::{Skew, Source};
+use crate::skew::{Skew, Source, Verdict};
 use crate::supervise::{ORDERS_BOUND, Over, Supervisor, order};
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
@@ -144,6 +145,7 @@ pub(crate) async fn run(
         standing: stands,
         metrics,
         skew: Skew::new(options.max_skew, since_boot()),
+        clock_says: None,
         etcd: etcd.clone(),
         memory,
         restored: None,
@@ -199,6 +201,8 @@ struct Daemon {
     standing: watch::Receiver<Standing>,
     metrics: Metrics,
     skew: Skew,
+    /// The last verdict on our clock, and why it bars us from claiming.
+    clock_says: Option<(Discriminant<Verdict>, Option<String>)>,
     etcd: Etcd,
     memory: Memory,
     /// Why etcd must not be believed.
@@ -468,7 +472,14 @@ impl Daemon {
         }
         self.metrics.skew(self.skew.deviation(at).unwrap_or_default());
         let verdict = self.skew.verdict(at);
-        let why = self.restored.clone().or_else(|| verdict.bars().map(str::to_owned));
+        let kind = std::mem::discriminant(&verdict);
+        // The words stay while the verdict does: each change of them is written at once, and would
+        // have the others judge and write anew.
+        if self.clock_says.as_ref().is_none_or(|(known, _)| *known != kind) {
+            self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
+        }
+        let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
+        let why = self.restored.clone().or(clock);
         self.decider.bar(why, clock::now());
     }
 

@@ -1,0 +1,192 @@
+//! The feed that keeps a [`crate::replica::Replica`] true through compaction, disconnects and leader
+//! loss: a list, and a watch from where it ends.
+
+use std::time::Duration;
+
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, Failure, forgotten, item, jittered};
+use crate::replica::{Feed, Item};
+
+/// The list is made anew about this often even if nothing is known to be wrong: some versions of
+/// etcd lost watch events (etcd #17529, #18089).
+const ANTI_ENTROPY: Duration = Duration::from_secs(600);
+/// Pauses between attempts to connect grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Batches between the watch and its reader: a slow reader slows the watch, not the memory.
+const FEED_BOUND: usize = 64;
+
+impl Etcd {
+    /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
+    /// then changes; a new snapshot after a gap. Never ends by itself.
+    ///
+    /// A batch may be delivered twice after a disconnect; applying it twice does no harm.
+    pub fn feed(&self) -> mpsc::Receiver<Feed> {
+        let (sender, receiver) = mpsc::channel(FEED_BOUND);
+        let etcd = self.clone();
+        let reader = sender.clone();
+        tokio::spawn(async move {
+            let mut follower =
+                Follower { etcd, sender, next: None, listed: Instant::now(), denied: false };
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let begun = Instant::now();
+                let end = tokio::select! {
+                    end = follower.follow() => end,
+                    () = reader.closed() => return,
+                };
+                let reason = match end {
+                    End::ReceiverGone => return,
+                    End::Again => continue,
+                    End::Broken(reason) => reason,
+                };
+                if follower.sender.send(Feed::Lost { reason }).await.is_err() {
+                    return;
+                }
+                if begun.elapsed() > LONGEST_PAUSE {
+                    pause = FIRST_PAUSE;
+                }
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
+        receiver
+    }
+}
+
+enum End {
+    ReceiverGone,
+    Again,
+    Broken(String),
+}
+
+struct Follower {
+    etcd: Etcd,
+    sender: mpsc::Sender<Feed>,
+    /// The revision to watch from; `None` until a list was made.
+    next: Option<i64>,
+    listed: Instant,
+    /// Whether we signed in anew because a watch was denied.
+    denied: bool,
+}
+
+impl Follower {
+    /// Lists if need be, then watches until something ends it.
+    async fn follow(&mut self) -> End {
+        let from = match self.next {
+            Some(revision) => revision,
+            None => match self.etcd.snapshot().await {
+                Ok(snapshot) => {
+                    let Feed::Snapshot { revision, .. } = &snapshot else {
+                        return End::Again;
+                    };
+                    let from = *revision + 1;
+                    if self.sender.send(snapshot).await.is_err() {
+                        return End::ReceiverGone;
+                    }
+                    self.listed = Instant::now();
+                    self.next = Some(from);
+                    from
+                }
+                Err(e) => return End::Broken(e.to_string()),
+            },
+        };
+        let (place, mut stream) = match self.open(from).await {
+            Ok(opened) => opened,
+            Err(e) => return End::Broken(e.to_string()),
+        };
+        let relist_at = self.listed + jittered(ANTI_ENTROPY);
+        loop {
+            let answer = tokio::select! {
+                answer = stream.message() => answer,
+                () = tokio::time::sleep_until(relist_at) => {
+                    self.next = None;
+                    return End::Again;
+                }
+            };
+            match answer {
+                Ok(Some(answer)) => {
+                    if let Some(end) = self.take(place, from, &answer).await {
+                        return end;
+                    }
+                }
+                Ok(None) => return self.broken(place, "the watch ended"),
+                Err(e) => {
+                    let error = self.etcd.error(&Failure::Said(e));
+                    return self.broken(place, error.detail());
+                }
+            }
+        }
+    }
+
+    async fn open(&self, from: i64) -> Result<(usize, WatchStream), EtcdError> {
+        let mut call = |mut to: Clients| {
+            let options =
+                WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
+            let prefix = self.etcd.keys.all();
+            async move { to.watch.watch(prefix, Some(options)).await }
+        };
+        let opened = self.etcd.once(self.etcd.patience(), &mut call).await;
+        opened.map_err(|e| self.etcd.error(&e))
+    }
+
+    /// The next watch is opened elsewhere.
+    fn broken(&self, place: usize, reason: &str) -> End {
+        self.etcd.leave(place, reason);
+        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
+    }
+
+    async fn take(&mut self, place: usize, from: i64, answer: &WatchResponse) -> Option<End> {
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        if answer.canceled() || answer.compact_revision() > 0 {
+            return Some(self.canceled(place, answer).await);
+        }
+        if answer.created() && revision + 1 < from {
+            // A watch from the future is accepted and silent: this member is behind what we know.
+            self.next = None;
+            return Some(self.broken(place, "a member lags behind"));
+        }
+        if answer.created() {
+            self.denied = false;
+            // Nothing changed, and the reader knows that it is in touch again.
+            let open = Feed::Changes { revision: from - 1, items: Vec::new() };
+            return self.sender.send(open).await.is_err().then_some(End::ReceiverGone);
+        }
+        let items: Vec<Item> = answer.events().iter().filter_map(event).collect();
+        let last = items.last()?.mod_revision;
+        if self.sender.send(Feed::Changes { revision: last, items }).await.is_err() {
+            return Some(End::ReceiverGone);
+        }
+        // A transaction can be cut into fragments: read its revision again after a disconnect.
+        self.next = Some(last);
+        None
+    }
+
+    /// Canceled by compaction the stream stays open and silent, so it must be left here.
+    async fn canceled(&mut self, place: usize, answer: &WatchResponse) -> End {
+        let reason = answer.cancel_reason();
+        if answer.compact_revision() > 0 {
+            self.next = None;
+            return End::Again;
+        }
+        // Some versions of etcd call a forgotten token "permission denied" here.
+        let denied = forgotten(reason) || reason.contains("permission denied");
+        if denied && !self.denied && self.etcd.sign_in_anew(place, reason).await {
+            self.denied = true;
+            return End::Again;
+        }
+        self.next = None;
+        End::Broken(format!("etcd {}: {reason}", self.etcd.endpoints()))
+    }
+}
+
+fn event(event: &etcd_client::Event) -> Option<Item> {
+    let mut item = item(event.kv()?);
+    if event.event_type() == EventType::Delete {
+        item.value = None;
+    }
+    Some(item)
+}
