@@ -467,13 +467,13 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub async fn get(&self, key: &str) -> Result<Option<Item>, EtcdError> {
-        let answer = self
+        let mut answer = self
             .retried(|mut to| {
                 let key = key.to_owned();
                 async move { to.kv.get(key, None).await }
             })
             .await?;
-        Ok(answer.kvs().first().map(item))
+        Ok(answer.take_kvs().into_iter().next().map(Item::from))
     }
 
     /// Sends a transaction once. An ambiguous error means that it may have happened.
@@ -543,57 +543,91 @@ impl Etcd {
 
     /// Lists every key under `prefix` in pages of one revision.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
-        for _ in 1..LIST_TRIES {
-            match self.list_once(prefix).await {
-                Err(e) if e.is_compacted() => self.count(&e.to_string()),
-                answer => return answer,
+        let mut listed = Listed { revision: 0, cluster: 0, items: Vec::new() };
+        let mut pages = self.pages(prefix);
+        while let Some(mut page) = pages.next().await? {
+            if listed.revision != pages.revision {
+                // The first page, or the first again.
+                let Pages { revision, cluster, .. } = pages;
+                listed = Listed { revision, cluster, items: Vec::new() };
             }
-            tokio::time::sleep(jittered(FIRST_PAUSE)).await;
+            listed.items.append(&mut page);
         }
-        self.list_once(prefix).await
+        Ok(listed)
     }
 
-    async fn list_once(&self, prefix: &str) -> Result<Listed, EtcdError> {
-        let end = range_end(prefix.as_bytes());
-        let mut listed = Listed { revision: 0, cluster: 0, items: Vec::new() };
-        let mut from = prefix.as_bytes().to_vec();
-        loop {
-            let revision = listed.revision;
-            let answer = self
-                .retried(|mut to| {
-                    let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-                    if revision > 0 {
-                        options = options.with_revision(revision);
-                    }
-                    let from = from.clone();
-                    async move { to.kv.get(from, Some(options)).await }
-                })
-                .await?;
-            if revision == 0
-                && let Some(header) = answer.header()
-            {
-                listed.revision = header.revision();
-                listed.cluster = header.cluster_id();
-            }
-            listed.items.extend(answer.kvs().iter().map(item));
-            match answer.kvs().last() {
-                Some(last) if answer.more() => {
-                    from = last.key().to_vec();
-                    from.push(0);
-                }
-                _ => return Ok(listed),
-            }
+    fn pages(&self, prefix: &str) -> Pages {
+        let begin = prefix.as_bytes().to_vec();
+        Pages {
+            etcd: self.clone(),
+            from: Some(begin.clone()),
+            end: range_end(&begin),
+            begin,
+            revision: 0,
+            cluster: 0,
+            tries: LIST_TRIES,
         }
     }
 }
 
-fn item(kv: &KeyValue) -> Item {
-    Item {
-        key: kv.key().to_vec(),
-        value: Some(kv.value().to_vec()),
-        mod_revision: kv.mod_revision(),
-        create_revision: kv.create_revision(),
-        lease: kv.lease(),
+/// The keys of a range in pages of one revision.
+struct Pages {
+    etcd: Etcd,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+    /// Where the next page begins, unless there is none.
+    from: Option<Vec<u8>>,
+    /// The revision of all pages; 0 before the first. Another one says that the list was begun
+    /// anew.
+    revision: i64,
+    cluster: u64,
+    /// How often it may still be begun.
+    tries: u32,
+}
+
+impl Pages {
+    /// The next page. One is never empty, unless it is the only one.
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, EtcdError> {
+        loop {
+            let Some(from) = self.from.clone() else { return Ok(None) };
+            match self.page(from).await {
+                Err(e) if e.is_compacted() && self.tries > 1 => self.etcd.count(&e.to_string()),
+                page => return page.map(Some),
+            }
+            self.tries -= 1;
+            (self.from, self.revision) = (Some(self.begin.clone()), 0);
+            tokio::time::sleep(jittered(FIRST_PAUSE)).await;
+        }
+    }
+
+    async fn page(&mut self, from: Vec<u8>) -> Result<Vec<Item>, EtcdError> {
+        let (end, revision) = (self.end.clone(), self.revision);
+        let get = |mut to: Clients| {
+            let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+            if revision > 0 {
+                options = options.with_revision(revision);
+            }
+            let from = from.clone();
+            async move { to.kv.get(from, Some(options)).await }
+        };
+        let mut answer = self.etcd.retried(get).await?;
+        if revision == 0
+            && let Some(header) = answer.header()
+        {
+            (self.revision, self.cluster) = (header.revision(), header.cluster_id());
+        }
+        let last = answer.kvs().last().filter(|_| answer.more());
+        self.from = last.map(|last| [last.key(), &[0]].concat());
+        Ok(answer.take_kvs().into_iter().map(Item::from).collect())
+    }
+}
+
+impl From<KeyValue> for Item {
+    fn from(kv: KeyValue) -> Self {
+        let (mod_revision, create_revision) = (kv.mod_revision(), kv.create_revision());
+        let lease = kv.lease();
+        let (key, value) = kv.into_key_value();
+        Self { key, value: Some(value), mod_revision, create_revision, lease }
     }
 }
 

@@ -462,13 +462,14 @@ impl Decider {
         }
         let live = live.clone();
         match self.schedule.replica.job(job).map(Arc::new) {
-            Some(entry) if entry.state.is_ok() => {
+            Some(entry) if entry.state.is_ok() && !self.runs.is_given_up(run) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
             _ if self.deciding.contains(job) => {}
             _ => {
                 let reason = "the job was deleted before the run could start";
+                self.runs.give_up(run);
                 let proposal = propose_unstarted(&self.keys, &live, reason, now);
                 self.put_forward(proposal);
             }

@@ -32,7 +32,7 @@ const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
 /// After how long a worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
 
-/// When a list has changed more than this, a round visits every job, and none is filed by itself.
+/// When a list has changed as much as this, a round visits every job, and none is filed by itself.
 const MANY: usize = 10_000;
 
 /// Something that becomes due.
@@ -69,6 +69,8 @@ pub(crate) struct Schedule {
     roster: Roster,
     /// Up to which job every one is being looked at again.
     round: Option<Bound<JobName>>,
+    /// What a list has changed of which not every part has come; `None`: too much to tell.
+    listed: Option<BTreeSet<Key>>,
     /// Whose turn it is.
     turn: u8,
     keys: Keys,
@@ -119,6 +121,7 @@ impl Schedule {
             blocked: BTreeSet::new(),
             roster: Roster::default(),
             round: None,
+            listed: Some(BTreeSet::new()),
             turn: 0,
             keys,
             worker,
@@ -129,19 +132,41 @@ impl Schedule {
         }
     }
 
-    /// Takes in a feed, files what it changed, and returns the touched keys.
+    /// Takes in a feed, files what it changed, and returns the touched keys; of a list, with its
+    /// last part.
     pub fn take(&mut self, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
-        let touched = self.replica.apply(&self.keys, feed, now);
+        let mut touched = self.replica.apply(&self.keys, feed, now);
+        match feed {
+            Feed::Part { .. } => {
+                let listed = self.listed.take().filter(|l| l.len() + touched.len() < MANY);
+                self.listed = listed.map(|mut listed| {
+                    listed.append(&mut touched);
+                    listed
+                });
+                return BTreeSet::new();
+            }
+            Feed::Snapshot { .. } => match self.listed.replace(BTreeSet::new()) {
+                Some(mut listed) => touched.append(&mut listed),
+                None => self.visit_all(now),
+            },
+            Feed::Changes { .. } | Feed::Lost { .. } => {}
+        }
         if touched.iter().any(|key| matches!(key, Key::Worker(_) | Key::Drain(_))) {
             self.roster = Roster::of(&self.replica);
-        }
-        if matches!(feed, Feed::Snapshot { .. }) && touched.len() > MANY {
-            self.round = Some(Bound::Unbounded);
         }
         for key in &touched {
             self.file(key, now);
         }
         touched
+    }
+
+    /// Files everything that a list may have changed about jobs and their cursors.
+    fn visit_all(&mut self, now: DateTime<Utc>) {
+        self.look_at_all(now);
+        let orphans: Vec<JobName> = self.replica.orphans().cloned().collect();
+        for job in orphans {
+            self.file_unneeded(&job, None, now);
+        }
     }
 
     /// Takes in what an acknowledged transaction of our own has written, unless the watch has
@@ -186,7 +211,7 @@ impl Schedule {
             self.turn = (self.turn + 1) % 3;
             match self.turn {
                 0 => self.agenda.pop_due(now).map(|(_, due)| due),
-                1 => self.next_of_round().map(Due::Job),
+                1 => self.next_of_round(now).map(Due::Job),
                 _ => self.pop_held(room).or_else(|| self.slots.pop_due(now).map(Due::Job)),
             }
         })
@@ -196,11 +221,12 @@ impl Schedule {
         room.then(|| self.held.pop_due(DateTime::<Utc>::MAX_UTC)).flatten().map(|(_, due)| due)
     }
 
-    fn next_of_round(&mut self) -> Option<JobName> {
+    fn next_of_round(&mut self, now: DateTime<Utc>) -> Option<JobName> {
         let after = self.round.take()?;
         let rest = self.replica.jobs.range((after, Bound::Unbounded));
         let job = rest.map(|(job, _)| job.clone()).next()?;
         self.round = Some(Bound::Excluded(job.clone()));
+        self.file_unneeded(&job, None, now);
         Some(job)
     }
 
