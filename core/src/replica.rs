@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::de::DeserializeOwned;
 
-use crate::cursors::{Cursors, Kept};
 pub use crate::cursors::Versioned;
+use crate::cursors::{Cursors, Kept};
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
 use crate::id::{JobName, RunId, WorkerId};
@@ -717,6 +717,51 @@ mod tests {
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
+    }
+
+    #[test]
+    fn a_list_in_parts_is_the_list() {
+        let keys = Keys::new("/cron").unwrap();
+        let now = Utc::now();
+        let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
+        let items = vec![
+            put("/cron/cursor/a", cursor, 3),
+            put("/cron/cursor/c", cursor, 3),
+            put("/cron/drain/w", "", 4),
+            put("/cron/jobs/a", JOB, 2),
+            put("/cron/jobs/b", "{oops", 5),
+            put("/cron/killer/a", "", 6),
+        ];
+        let whole = Feed::Snapshot { revision: 9, cluster: 1, items: items.clone() };
+        let before = ["a", "z"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 1)).to_vec();
+        let before = [before, vec![put("/cron/cursor/z", cursor, 1)]].concat();
+        for before in [Vec::new(), before] {
+            let before = Feed::Changes { revision: 1, items: before };
+            let shown = |replica: &Replica| format!("{replica:?}");
+            let mut one: Replica = Replica::default();
+            one.apply(&keys, &before, now);
+            let touched = one.apply(&keys, &whole, now);
+            assert_eq!(one.orphans().collect::<Vec<_>>(), [&name("c")]);
+            for cut in 0..=items.len() {
+                let (part, rest) = items.split_at(cut);
+                let (part, rest) = (part.to_vec(), rest.to_vec());
+                let broken_off = Feed::Part { revision: 8, cluster: 1, items: part.clone() };
+                let part = Feed::Part { revision: 9, cluster: 1, items: part };
+                let mut other: Replica = Replica::default();
+                other.apply(&keys, &before, now);
+                let mut parts = other.apply(&keys, &part, now);
+                assert_eq!(other.revision, 1, "the rest is to come");
+                let rest = Feed::Snapshot { revision: 9, cluster: 1, items: rest };
+                parts.append(&mut other.apply(&keys, &rest, now));
+                assert_eq!((shown(&other), &parts), (shown(&one), &touched), "cut at {cut}");
+
+                let mut again: Replica = Replica::default();
+                for fed in [&before, &broken_off, &Feed::Lost { reason: String::new() }, &whole] {
+                    again.apply(&keys, fed, now);
+                }
+                assert_eq!(shown(&again), shown(&one), "broken off at {cut}");
+            }
+        }
     }
 
     #[test]

@@ -234,6 +234,10 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
+        if self.schedule.is_coming_up(&wanted, now) {
+            self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
+            return;
+        }
         let run = RunId::new(now);
         if matches!(wanted.step, Move::Run { .. }) {
             self.runs.claiming(run);
