@@ -45,6 +45,11 @@ const LATENESS_WINDOW: usize = 256;
 const CLOCK_READ_EVERY: Duration = Duration::from_secs(30);
 /// The same after it did not answer.
 const CLOCK_READ_AGAIN: Duration = Duration::from_secs(2);
+/// Groups of proposals under way from which on the first answers wait for the rest: hundreds of
+/// processes that start take the processor from the claims that are still on their way.
+const BURST: usize = 4;
+/// How long they wait at most.
+const BURST_WAITS: Duration = Duration::from_millis(100);
 /// How long the others may take to hear that this worker takes nothing new.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the last runs may take to end after their grace.
@@ -155,6 +160,8 @@ pub(crate) async fn run(
         orders: HashMap::new(),
         lateness: VecDeque::new(),
         answers: JoinSet::new(),
+        arrived: Vec::new(),
+        arrived_until: None,
         running: JoinSet::new(),
     };
     let worked =
@@ -217,6 +224,9 @@ struct Daemon {
     orders: HashMap<RunId, mpsc::Sender<Order>>,
     lateness: VecDeque<u64>,
     answers: JoinSet<Answered>,
+    /// Answers that wait for the rest of a burst, and until when.
+    arrived: Vec<Answered>,
+    arrived_until: Option<Instant>,
     running: JoinSet<Over>,
 }
 
@@ -247,7 +257,7 @@ impl Daemon {
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
                 Some(answered) = self.answers.join_next() => match answered {
-                    Ok(answered) => self.on_answers(answered),
+                    Ok(answered) => self.on_arrival(answered),
                     Err(e) => error!("a decision failed: {e}"),
                 },
                 Some(over) = self.running.join_next() => match over {
@@ -258,6 +268,9 @@ impl Daemon {
                 Some(offset) = mongo_clock.recv() => {
                     self.skew.hear(Source::Mongo, offset, since_boot());
                     self.judge();
+                }
+                () = until(self.arrived_until), if self.arrived_until.is_some() => {
+                    self.on_arrived();
                 }
                 () = until(alone), if alone.is_some() => {
                     alone = None;
@@ -294,6 +307,12 @@ impl Daemon {
             }
             if let Some(by) = alarm.was_set() {
                 self.on_clock_set(by);
+            }
+            // Nothing is decided on what is known to be old: it would be refused.
+            for _ in 0..feed.len() {
+                if let Ok(fed) = feed.try_recv() {
+                    self.hear(&fed);
+                }
             }
             more = self.may_act() && self.decider.tick(clock::now());
             if self.decider.has_announced() {
@@ -374,6 +393,23 @@ impl Daemon {
         self.skew.clock_set(by);
         self.judge();
         self.decider.on_clock_set(by, clock::now());
+    }
+
+    fn on_arrival(&mut self, answered: Answered) {
+        self.arrived.push(answered);
+        if self.arrived_until.is_none() && self.answers.len() >= BURST {
+            self.arrived_until = Some(Instant::now() + BURST_WAITS);
+        }
+        if self.arrived_until.is_none() || self.answers.is_empty() {
+            self.on_arrived();
+        }
+    }
+
+    fn on_arrived(&mut self) {
+        self.arrived_until = None;
+        for answered in std::mem::take(&mut self.arrived) {
+            self.on_answers(answered);
+        }
     }
 
     fn on_answers(&mut self, answered: Answered) {
