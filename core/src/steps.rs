@@ -235,9 +235,16 @@ impl Step {
         trigger: (RunId, i64),
         record: &RunRecord,
     ) -> Self {
+        let mut step = Self::withdraw(keys, job, trigger);
+        step.then.push(put(keys.done(job, record.id), record));
+        step
+    }
+
+    /// Takes away a trigger whose run is recorded already.
+    pub fn withdraw(keys: &Keys, job: &JobName, trigger: (RunId, i64)) -> Self {
         let key = keys.trigger(job, trigger.0);
         let when = vec![must(key.clone(), Test::ModifiedAt(trigger.1), Refusal::TriggerGone)];
-        Self::new(job, when, vec![Write::Delete(key), put(keys.done(job, record.id), record)])
+        Self::new(job, when, vec![Write::Delete(key)])
     }
 
     /// Moves the cursor over slots that do not run, or makes it follow a change of the job.
@@ -296,11 +303,8 @@ impl Step {
         mut when: Vec<Predicate>,
     ) -> Self {
         let kill = keys.kill_run(&live.job, live.run);
-        let mut then = vec![
-            Write::Delete(keys.running_key(live)),
-            Write::Delete(kill.clone()),
-            put(keys.done(&live.job, live.run), record),
-        ];
+        let mut then = gone(keys, live);
+        then.push(put(keys.done(&live.job, live.run), record));
         if let Some((id, request)) = again {
             let of_job = Test::ModifiedBefore(live.fence + 1);
             when.push(must(kill, Test::ModifiedAt(0), Refusal::KillAsked));
@@ -308,6 +312,12 @@ impl Step {
             then.push(put(keys.trigger(&live.job, *id), request));
         }
         Self::new(&live.job, when, then)
+    }
+
+    /// Takes away a run that a restored etcd takes for live and whose end is recorded. Otherwise it
+    /// would be settled as lost, and perhaps run again.
+    pub fn forget(keys: &Keys, live: &LiveRun) -> Self {
+        Self::new(&live.job, vec![is_the_run(keys, live)], gone(keys, live))
     }
 
     /// Deletes a decision that MongoDB has acknowledged.
@@ -416,6 +426,12 @@ fn overlapping(
             (when.collect(), kills.collect())
         }
     }
+}
+
+/// Nothing of a live run is left: neither its key nor the wish for its end.
+fn gone(keys: &Keys, live: &LiveRun) -> Vec<Write> {
+    let kill = keys.kill_run(&live.job, live.run);
+    vec![Write::Delete(keys.running_key(live)), Write::Delete(kill)]
 }
 
 fn is_the_run(keys: &Keys, live: &LiveRun) -> Predicate {

@@ -182,6 +182,7 @@ fn first_registration(options: &Options) -> Registration {
         draining: false,
         full: false,
         standing_by: None,
+        restored: false,
         watch_revision: 0,
         table_hash: String::new(),
         spool_bytes: 0,
@@ -495,7 +496,7 @@ impl Daemon {
         self.metrics.running(told.running as usize);
         self.metrics.draining(told.draining);
         self.metrics.standing_by(told.standing_by.as_deref());
-        let lateness = &self.lateness;
+        let (lateness, restored) = (&self.lateness, self.restored.is_some());
         self.registration.send_if_modified(|r| {
             // Load is told with the next renewal; whether it takes anything new, at once.
             let news = (r.draining, r.full, &r.standing_by)
@@ -505,6 +506,7 @@ impl Daemon {
             }
             r.running = told.running;
             (r.draining, r.full, r.standing_by) = (told.draining, told.full, told.standing_by);
+            r.restored = restored;
             news
         });
     }

@@ -387,6 +387,7 @@ impl World {
             draining: told.draining,
             full: told.full,
             standing_by: told.standing_by,
+            restored: false,
             watch_revision: 0,
             table_hash: String::new(),
             spool_bytes: 0,
