@@ -19,7 +19,7 @@ use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -35,7 +35,7 @@ use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::report::{REPORTS_BOUND, Report, Reporter};
 use crate::skew::{Skew, Source, Verdict};
-use crate::supervise::{ORDERS_BOUND, Over, Supervisor, order};
+use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
 const TOLD_FROM: TimeDelta = TimeDelta::milliseconds(1);
@@ -156,6 +156,7 @@ pub(crate) async fn run(
         lateness: VecDeque::new(),
         answers: JoinSet::new(),
         running: JoinSet::new(),
+        charges: HashMap::new(),
     };
     let worked =
         daemon.work(etcd.feed(), mongo_clock, alarm, &mut stops, options.drain_timeout).await;
@@ -219,6 +220,8 @@ struct Daemon {
     lateness: VecDeque<u64>,
     answers: JoinSet<Answered>,
     running: JoinSet<Over>,
+    /// Which run each of these tasks has in hand.
+    charges: HashMap<Id, Charge>,
 }
 
 impl Daemon {
@@ -251,9 +254,12 @@ impl Daemon {
                     Ok(answered) => self.on_answers(answered),
                     Err(e) => error!("a decision failed: {e}"),
                 },
-                Some(over) = self.running.join_next() => match over {
-                    Ok(over) => self.on_over(&over),
-                    Err(e) => error!("a run was not seen through: {e}"),
+                Some(over) = self.running.join_next_with_id() => match over {
+                    Ok((task, over)) => {
+                        self.charges.remove(&task);
+                        self.on_over(&over);
+                    }
+                    Err(e) => self.on_failed(&e),
                 },
                 Ok(()) = self.standing.changed() => self.on_standing(),
                 Some(offset) = mongo_clock.recv() => {
@@ -324,8 +330,9 @@ impl Daemon {
                         orders.try_send(order(&kill)).ok();
                     }
                     self.orders.insert(live.run, orders);
-                    let supervisor = self.supervisor.clone();
-                    self.running.spawn(supervisor.see_through(live, entry, to_run, retention_days));
+                    let charge = Charge { live, entry, retention_days };
+                    let seen = self.supervisor.clone().see_through(charge.clone(), to_run);
+                    self.charges.insert(self.running.spawn(seen).id(), charge);
                 }
                 Act::Kill(run, request) => self.order(run, order(&request)),
                 Act::Abandon(run, reason) => self.order(run, Order::Abandon { reason }),
@@ -404,6 +411,21 @@ impl Daemon {
                 self.lateness.pop_front();
             }
             self.lateness.push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
+        }
+    }
+
+    /// The supervisor of a run has failed, which only a bug can do: the run must not stay live for
+    /// ever.
+    fn on_failed(&mut self, e: &JoinError) {
+        let Some(charge) = self.charges.remove(&e.id()) else { return };
+        let (job, run) = (charge.live.job.clone(), charge.live.run);
+        if self.orders.remove(&run).is_some() {
+            error!(%job, %run, "a run was not seen through, and is given up: {e}");
+            let given_up = self.supervisor.clone().give_up(charge.clone());
+            self.charges.insert(self.running.spawn(given_up).id(), charge);
+        } else {
+            error!(%job, %run, "a run is left to the others, who settle it after this worker: {e}");
+            self.decider.on_over(run, None);
         }
     }
 

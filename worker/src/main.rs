@@ -98,7 +98,8 @@ struct Arguments {
     /// example 127.0.0.1:9464; nowhere where not given
     #[arg(long, value_name = "HOST:PORT", env = "CARILLON_METRICS_ADDR")]
     metrics_addr: Option<String>,
-    /// Where to die, for tests: claimed, started, ended or settled
+    /// Where to die, for tests: claimed, started, ended or settled, or with panic- before it, where
+    /// the supervisor of a run is to
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
     /// A file with milliseconds by which to set this worker's clock off, for tests
