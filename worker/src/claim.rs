@@ -7,7 +7,7 @@ use carillon_core::id::{RunId, Slot, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest};
-use carillon_core::steps::{Grounds, Step};
+use carillon_core::steps::{Grounds, Overlap, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::metrics::Decision;
@@ -31,8 +31,15 @@ pub(crate) enum Effect {
     Records(Box<RunRecord>),
     /// Only the cursor moves.
     Moves,
-    /// A key that nobody needs is gone.
+    /// Nothing: a key that nobody needs is gone, or runs that are to be replaced are asked to end.
     Tidies,
+}
+
+impl Effect {
+    /// Of a step that claims a run, or only makes way for it.
+    fn of_claim(live: LiveRun, entry: Arc<JobEntry>, overlap: &Overlap) -> Self {
+        if overlap.fits() { Self::Begins(live, entry) } else { Self::Tidies }
+    }
 }
 
 impl Proposal {
@@ -100,7 +107,7 @@ pub(crate) fn propose(keys: &Keys, wanted: Wanted, run: RunId, now: DateTime<Utc
             let value = Running { slot: Some(slot), ..claimed(&grounds, &entry, now, within) };
             let step = Step::claim_slot(keys, &grounds, &cursor, run, &value, &overlap);
             let live = LiveRun { job, on: grounds.on, run, fence: 0, value };
-            return Proposal { step, effect: Effect::Begins(live, entry) };
+            return Proposal { step, effect: Effect::of_claim(live, entry, &overlap) };
         }
         Move::Skip { slot, cursor, because } => {
             let reason = format!("the run {because} was still live");
@@ -133,7 +140,7 @@ pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<
             // The trigger's id becomes the run's: whoever asked can follow it.
             let step = Step::claim_trigger(keys, &grounds, taken, &value, &overlap);
             let live = LiveRun { job, on: grounds.on, run: id, fence: 0, value };
-            Proposal { step, effect: Effect::Begins(live, entry) }
+            Proposal { step, effect: Effect::of_claim(live, entry, &overlap) }
         }
         Err((outcome, reason)) => {
             let worker = &grounds.worker;

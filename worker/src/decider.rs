@@ -234,11 +234,7 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
-        let run = RunId::new(now);
-        if matches!(wanted.step, Move::Run { .. }) {
-            self.runs.claiming(run);
-        }
-        let proposal = propose(&self.keys, wanted, run, now);
+        let proposal = propose(&self.keys, wanted, RunId::new(now), now);
         self.put_forward(proposal);
     }
 
@@ -263,14 +259,14 @@ impl Decider {
             self.schedule.leave_to_others(Due::TriggerTurn(job.clone(), id), wanted.rank, now);
             return;
         }
-        if wanted.verdict.is_ok() {
-            self.runs.claiming(id);
-        }
         let proposal = propose_trigger(&self.keys, wanted, now);
         self.put_forward(proposal);
     }
 
     fn put_forward(&mut self, proposal: Proposal) {
+        if let Effect::Begins(live, _) = &proposal.effect {
+            self.runs.claiming(live.run);
+        }
         self.deciding.insert(proposal.step.job.clone());
         self.proposals.push(proposal);
     }
@@ -592,3 +588,6 @@ impl Decider {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -499,7 +499,7 @@ impl Schedule {
     }
 
     fn overlap(&self, checked: &Checked, on: Option<&WorkerId>) -> Overlap {
-        Overlap::of(checked, self.replica.revision, self.replica.live_on(&checked.name, on))
+        Overlap::of(checked, &self.replica, on)
     }
 
     /// Whether this worker must not write anything: it may know a past that is not true.
