@@ -180,10 +180,11 @@ pub(crate) fn propose_lost(
 pub(crate) fn propose_unstarted(
     keys: &Keys,
     live: &LiveRun,
+    outcome: Outcome,
     reason: &str,
     now: DateTime<Utc>,
 ) -> Proposal {
-    let record = RunRecord::of_run(live, "", now).ended(Outcome::Missed, now, reason);
+    let record = RunRecord::of_run(live, "", now).ended(outcome, now, reason);
     let step = Step::end(keys, live, &record, None);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }

@@ -457,15 +457,20 @@ impl Decider {
             return;
         }
         let live = live.clone();
-        match self.schedule.replica.job(job).map(Arc::new) {
-            Some(entry) if entry.state.is_ok() => {
+        let entry = self.schedule.replica.job(job).map(Arc::new);
+        let (outcome, reason) = match entry {
+            Some(_) => (Outcome::Skipped, "the job changed before the run could start"),
+            None => (Outcome::Missed, "the job was deleted before the run could start"),
+        };
+        // Of another revision it is not what was claimed.
+        match entry.filter(|entry| entry.mod_revision == live.value.job_revision) {
+            Some(entry) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
             _ if self.deciding.contains(job) => {}
             _ => {
-                let reason = "the job was deleted before the run could start";
-                let proposal = propose_unstarted(&self.keys, &live, reason, now);
+                let proposal = propose_unstarted(&self.keys, &live, outcome, reason, now);
                 self.put_forward(proposal);
             }
         }

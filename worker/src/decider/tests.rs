@@ -86,6 +86,27 @@ fn decider(items: Vec<Item>) -> Decider {
 }
 
 #[test]
+fn a_claim_whose_answer_was_lost_runs_only_what_was_claimed() {
+    let run = RunId::new(at("2026-01-01T00:00:00Z"));
+    let adopted = |job: Vec<Item>| {
+        let mut decider = decider([vec![cursor(), claimed(run, "w", 7)], job].concat());
+        (decider.acts(), decider.proposals(false))
+    };
+    let (acts, proposals) = adopted(vec![job("true", 5)]);
+    assert!(matches!(&acts[..], [Act::Start { live, .. }] if live.run == run));
+    assert!(proposals.is_empty());
+    let changed = (vec![job("false", 8)], Outcome::Skipped, "the job changed");
+    let deleted = (Vec::new(), Outcome::Missed, "the job was deleted");
+    for (job, outcome, why) in [changed, deleted] {
+        let (acts, proposals) = adopted(job);
+        assert!(acts.is_empty(), "{acts:?}");
+        let [Proposal { effect: Effect::Records(record), .. }] = &proposals[..] else { panic!() };
+        assert_eq!((record.id, record.outcome), (run, outcome));
+        assert_eq!(record.err, format!("{why} before the run could start"));
+    }
+}
+
+#[test]
 fn a_run_that_replaces_more_than_one_step_can_kill_is_claimed_once_all_are_asked_to_end() {
     let count = 2 * VICTIMS + 5;
     let runs = (10..)

@@ -591,6 +591,9 @@ impl World {
             return self.conclude(index, place, Outcome::Missed, None, reason);
         }
         let (job, ordered, life) = (run.entry.job().unwrap().clone(), run.ordered, node.life);
+        if run.entry.mod_revision != live.value.job_revision {
+            self.audit.breaks(format!("{}: what runs is not what was claimed", live.job));
+        }
         let alive = self.processes.iter().filter(|process| process.alive);
         self.audit.starts(&self.etcd, &live, alive);
         let outcome = self.random.pick(&[Outcome::Succeeded, Outcome::Failed]);
