@@ -59,8 +59,8 @@ pub enum SettingsError {
 pub struct Partial {
     /// etcd endpoints, separated by commas.
     pub etcd: Option<String>,
-    /// MongoDB connection string; may hold a password.
-    pub mongo: Option<String>,
+    /// MongoDB connection string.
+    pub mongo: Option<MongoUri>,
     /// Key prefix.
     pub prefix: Option<String>,
     /// Whom etcd knows us as.
@@ -147,7 +147,7 @@ impl Partial {
         }
         Ok(Connection {
             endpoints: Endpoints { urls, login, tls },
-            mongo: self.mongo.unwrap_or_else(|| DEFAULT_MONGO.to_owned()),
+            mongo: self.mongo.unwrap_or_else(|| DEFAULT_MONGO.to_owned().into()),
             keys: Keys::new(self.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         })
     }
@@ -312,16 +312,39 @@ impl fmt::Debug for Secret {
 pub struct Connection {
     /// etcd endpoints.
     pub endpoints: Endpoints,
-    /// MongoDB connection string; may hold a password, so it is never printed as it is.
-    pub mongo: String,
+    /// MongoDB connection string.
+    pub mongo: MongoUri,
     /// The fleet's keys.
     pub keys: Keys,
 }
 
-impl Connection {
-    /// The MongoDB connection string without what stands before the `@`.
-    pub fn mongo_shown(&self) -> String {
-        hide_password(&self.mongo)
+/// A MongoDB connection string, which may hold a password: printed, it has `***` for that.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct MongoUri(String);
+
+impl MongoUri {
+    /// As it is, for the one who connects.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for MongoUri {
+    fn from(uri: String) -> Self {
+        Self(uri)
+    }
+}
+
+impl fmt::Display for MongoUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hide_password(&self.0))
+    }
+}
+
+impl fmt::Debug for MongoUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -366,7 +389,7 @@ mod tests {
             Partial::from_toml("c", "etcd = \"http://c:3\"\nprefix = \"/ops\"\ntheme = \"x\"");
         let connection = flag.or(file.unwrap()).resolve(no_file).unwrap();
         assert_eq!(*connection.endpoints, ["http://a:1", "http://b:2"]);
-        assert_eq!((connection.keys.fleet(), connection.mongo.as_str()), ("/ops", DEFAULT_MONGO));
+        assert_eq!((connection.keys.fleet(), connection.mongo.reveal()), ("/ops", DEFAULT_MONGO));
     }
 
     #[test]
@@ -384,6 +407,9 @@ mod tests {
         assert!(error.starts_with("c: line 2: ") && !error.contains("secret"), "{error}");
         assert_eq!(hide_password("mongodb://u:p@ss@h:1/x"), "mongodb://***@h:1/x");
         assert_eq!(hide_password("mongodb://h:1"), "mongodb://h:1");
+        let file = Partial::from_toml("c", "mongo = \"mongodb://u:secret@h:1\"").unwrap();
+        let shown = format!("{file:?} {:?}", file.clone().resolve(no_file).unwrap());
+        assert_eq!((shown.matches("mongodb://***@h:1").count(), shown.find("secret")), (2, None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use carillon_console::keymap::Keymap;
 use carillon_console::model::Setup;
 use carillon_console::operator::{Operator, Who};
 use carillon_console::theme::{DEFAULT_THEME, Depth, Theme};
-use carillon_core::settings::{Connection, Partial};
+use carillon_core::settings::{Connection, MongoUri, Partial};
 use clap::Parser;
 
 /// The bit of a file's mode that lets everybody read it.
@@ -45,7 +45,7 @@ struct Arguments {
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true, global = true)]
-    mongo: Option<String>,
+    mongo: Option<MongoUri>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX", global = true)]
     prefix: Option<String>,
@@ -145,7 +145,7 @@ async fn console(
     };
     let setup = Setup {
         etcd: connection.endpoints.join(", "),
-        mongo: connection.mongo_shown(),
+        mongo: connection.mongo.to_string(),
         keys: connection.keys,
         read_only,
         theme,

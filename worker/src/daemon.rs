@@ -81,9 +81,9 @@ pub(crate) async fn run(
     let connection = &options.connection;
     let keys = connection.keys.clone();
     let etcd = Etcd::connect(&connection.endpoints, keys.clone()).await?;
-    let records = Records::connect(&connection.mongo, keys.fleet())
+    let records = Records::connect(connection.mongo.reveal(), keys.fleet())
         .await
-        .with_context(|| format!("cannot use {}", connection.mongo_shown()))?;
+        .with_context(|| format!("cannot use {}", connection.mongo))?;
     info!(
         "worker {} of fleet {} on etcd {} and MongoDB {}, state in {}",
         options.id,

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use carillon_core::id::WorkerId;
-use carillon_core::settings::{Connection, Partial};
+use carillon_core::settings::{Connection, MongoUri, Partial};
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use fault::Fault;
@@ -69,7 +69,7 @@ struct Arguments {
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true)]
-    mongo: Option<String>,
+    mongo: Option<MongoUri>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX")]
     prefix: Option<String>,
