@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use crate::decide::Cursor;
+use crate::decide::{Cursor, retention_days};
 use crate::id::{JobName, RunId, Slot, WorkerId};
 use crate::keys::Keys;
 use crate::replica::{Replica, Versioned};
@@ -141,17 +141,10 @@ pub fn settle(
     if recorded {
         return Step::withdraw(keys, job, (*id, trigger.mod_revision));
     }
-    let request = &trigger.value;
-    let entry = replica.jobs.get(job).and_then(|entry| entry.job());
-    let days = entry.and_then(|job| job.retention_days).or(replica.settings().0.retention_days);
-    let record = RunRecord {
-        worker: by.to_owned(),
-        trigger: request.kind,
-        attempt: request.attempt,
-        scheduled_time: request.slot.map(Slot::instant),
-        ..RunRecord::new(*id, job, Outcome::Missed, now)
-    };
-    let record = record.ended(Outcome::Missed, now, RESTORED).kept_for(days);
+    let entry = replica.jobs.get(job).map(|entry| &**entry);
+    let record = RunRecord::of_none(*id, job, Outcome::Missed, by, now, RESTORED)
+        .asked_for(&trigger.value)
+        .kept_for(retention_days(entry, &replica.settings().0));
     Step::settle_trigger(keys, job, (*id, trigger.mod_revision), &record)
 }
 

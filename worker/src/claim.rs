@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use carillon_core::decide::{Gap, Move, due_at};
-use carillon_core::id::{RunId, Slot, WorkerId};
+use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest};
@@ -143,12 +143,10 @@ pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<
             Proposal { step, effect: Effect::of_claim(live, entry, &overlap) }
         }
         Err((outcome, reason)) => {
-            let worker = &grounds.worker;
-            let mut record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
+            let worker = grounds.worker.as_str();
+            let record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
+                .asked_for(&request)
                 .kept_for(retention_days);
-            record.trigger = request.kind;
-            record.attempt = request.attempt;
-            record.scheduled_time = request.slot.map(Slot::instant);
             let step = Step::settle_trigger(keys, &job, taken, &record);
             Proposal { step, effect: Effect::Records(Box::new(record)) }
         }
@@ -180,11 +178,12 @@ pub(crate) fn propose_lost(
 pub(crate) fn propose_unstarted(
     keys: &Keys,
     live: &LiveRun,
-    outcome: Outcome,
-    reason: &str,
+    (outcome, reason): (Outcome, &str),
+    retention_days: Option<u32>,
     now: DateTime<Utc>,
 ) -> Proposal {
-    let record = RunRecord::of_run(live, "", now).ended(outcome, now, reason);
+    let record =
+        RunRecord::of_run(live, "", now).kept_for(retention_days).ended(outcome, now, reason);
     let step = Step::end(keys, live, &record, None);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }
@@ -198,7 +197,8 @@ fn gap_record(
     now: DateTime<Utc>,
 ) -> RunRecord {
     let id = RunId::new(now);
-    let mut record = RunRecord::of_none(id, &entry.name, outcome, worker, now, &gap.reason);
+    let mut record =
+        RunRecord::of_none(id, &entry.name, outcome, worker.as_str(), now, &gap.reason);
     record.command = entry.job().map(|j| j.command.clone()).unwrap_or_default();
     record.scheduled_time = Some(gap.from.instant());
     record.job_revision = entry.mod_revision;

@@ -360,7 +360,7 @@ impl Decider {
     fn go_ahead(&mut self, run: RunId) {
         let Some(Waiting { live, entry }) = self.waiting.remove(&run) else { return };
         self.schedule.agenda.remove(&Due::Spawn(live.job.clone(), run));
-        let retention_days = self.schedule.retention_of(&entry);
+        let retention_days = self.schedule.retention_of(Some(&entry));
         let kill = self.schedule.replica.kill_of(&live);
         self.acts.push(Act::Start { live, entry, retention_days, kill });
     }
@@ -458,7 +458,8 @@ impl Decider {
         }
         let live = live.clone();
         let entry = self.schedule.replica.job(job).map(Arc::new);
-        let (outcome, reason) = match entry {
+        let days = self.schedule.retention_of(entry.as_deref());
+        let end = match entry {
             Some(_) => (Outcome::Skipped, "the job changed before the run could start"),
             None => (Outcome::Missed, "the job was deleted before the run could start"),
         };
@@ -470,7 +471,7 @@ impl Decider {
             }
             _ if self.deciding.contains(job) => {}
             _ => {
-                let proposal = propose_unstarted(&self.keys, &live, outcome, reason, now);
+                let proposal = propose_unstarted(&self.keys, &live, end, days, now);
                 self.put_forward(proposal);
             }
         }
@@ -513,10 +514,7 @@ impl Decider {
             return;
         }
         let entry = self.schedule.replica.job(job);
-        let days = match &entry {
-            Some(entry) => self.schedule.retention_of(entry),
-            None => self.schedule.replica.settings().0.retention_days,
-        };
+        let days = self.schedule.retention_of(entry.as_ref());
         // Nothing follows a run that somebody wanted dead.
         let again = entry.as_ref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
         let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));

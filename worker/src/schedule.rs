@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use carillon_core::decide::{Move, Situation, Step, next_step};
+use carillon_core::decide::{Move, Situation, Step, next_step, retention_days};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::{Checked, Job, JobEntry, Scope, StoredJob};
@@ -476,7 +476,7 @@ impl Schedule {
                 Ok(Some(Wanted {
                     grounds: self.grounds(job, on.as_ref(), entry.mod_revision, lease),
                     overlap: self.overlap(checked, on.as_ref()),
-                    retention_days: self.retention_of(&entry),
+                    retention_days: self.retention_of(Some(&entry)),
                     entry: entry.clone(),
                     step,
                     blocking,
@@ -486,10 +486,9 @@ impl Schedule {
         }
     }
 
-    /// For how many days the job's records are kept; for ever where neither it nor the fleet says.
-    pub fn retention_of(&self, entry: &JobEntry) -> Option<u32> {
-        let own = entry.job().and_then(|job| job.retention_days);
-        own.or(self.replica.settings().0.retention_days)
+    /// For how many days the job's records are kept.
+    pub fn retention_of(&self, entry: Option<&JobEntry>) -> Option<u32> {
+        retention_days(entry, &self.replica.settings().0)
     }
 
     /// The live runs of the job that were claimed before `live`.
