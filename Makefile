@@ -36,9 +36,9 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 	fi
 
 bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold picks parts of the fleet's
-	@cargo bench --package carillon-core --bench time
+	@cargo bench --bench time
 	@cargo build --release --bin carillon-worker
-	@cargo bench --package system-tests --bench fleet
+	@cargo bench --bench fleet
 
 # libFuzzer's coverage needs flags that a stable compiler takes only from RUSTC_BOOTSTRAP.
 FUZZ_SECONDS ?= 1800

@@ -29,8 +29,9 @@ pub struct Cursors {
     full: usize,
 }
 
+/// A cursor as it is kept.
 #[derive(Debug, Clone)]
-struct Kept {
+pub(crate) struct Kept {
     mod_revision: i64,
     rev: i64,
     through: DateTime<Utc>,
@@ -53,6 +54,11 @@ impl Cursors {
         self.cursors.get(job).map(|kept| kept.mod_revision)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.cursors.is_empty()
+    }
+
     /// The jobs that have one, in order.
     pub fn names(&self) -> impl Iterator<Item = &JobName> {
         self.cursors.keys()
@@ -63,11 +69,21 @@ impl Cursors {
     }
 
     pub(crate) fn insert(&mut self, job: JobName, cursor: Versioned<Cursor>) {
+        let kept = self.kept(cursor);
+        self.cursors.insert(job, kept);
+    }
+
+    /// Takes in many at once.
+    pub(crate) fn append(&mut self, mut cursors: BTreeMap<JobName, Kept>) {
+        self.cursors.append(&mut cursors);
+    }
+
+    /// A cursor as it is kept.
+    pub(crate) fn kept(&mut self, cursor: Versioned<Cursor>) -> Kept {
         let Versioned { value, mod_revision } = cursor;
         let Cursor { rev, through, updated_at, .. } = value;
         let common = Cursor { rev: 0, through: DateTime::UNIX_EPOCH, updated_at: None, ..value };
-        let kept = Kept { mod_revision, rev, through, updated_at, common: self.shared(common) };
-        self.cursors.insert(job, kept);
+        Kept { mod_revision, rev, through, updated_at, common: self.shared(common) }
     }
 
     pub(crate) fn remove(&mut self, job: &JobName) {

@@ -73,12 +73,24 @@ impl Roster {
     /// How many others come before `me`. Whether `me` may take the step at all is for it to know:
     /// of itself a worker knows more than its registration says.
     pub fn rank(&self, me: &WorkerId, name: &JobName, job: &Job, call: Call) -> u32 {
-        let gathered_name = gathered(name.as_str().bytes());
-        let mine = (weight(gathered_name, gathered(me.as_str().bytes())), me);
-        let before = |c: &&Candidate| {
-            c.id != *me && c.answers(job, call) && (weight(gathered_name, c.seed), &c.id) > mine
-        };
-        u32::try_from(self.candidates.iter().filter(before).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.before(me, name, job, call).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Those who come before `me`, in no order.
+    pub fn before<'a>(
+        &'a self,
+        me: &'a WorkerId,
+        name: &JobName,
+        job: &'a Job,
+        call: Call,
+    ) -> impl Iterator<Item = &'a WorkerId> {
+        let name = gathered(name.as_str().bytes());
+        let mine = (weight(name, gathered(me.as_str().bytes())), me);
+        let all = self.candidates.iter();
+        all.filter(move |c| {
+            c.id != *me && c.answers(job, call) && (weight(name, c.seed), &c.id) > mine
+        })
+        .map(|c| &c.id)
     }
 
     /// Who takes the job's next step, first to last.

@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::de::DeserializeOwned;
 
-use crate::cursors::Cursors;
 pub use crate::cursors::Versioned;
+use crate::cursors::{Cursors, Kept};
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
 use crate::id::{JobName, RunId, WorkerId};
@@ -38,13 +38,22 @@ pub struct Item {
 /// What the feed delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feed {
-    /// The whole state, at `revision`: at the start and after a gap in the watch.
+    /// A part of the whole state at `revision`, in the order of the keys; more follows.
+    Part {
+        /// etcd revision of the list.
+        revision: i64,
+        /// The cluster that it is read from.
+        cluster: u64,
+        /// The next keys.
+        items: Vec<Item>,
+    },
+    /// The last part of the whole state, or all of it: at the start and after a gap in the watch.
     Snapshot {
         /// etcd revision of the list.
         revision: i64,
         /// The cluster that it was read from.
         cluster: u64,
-        /// Every key.
+        /// The last keys.
         items: Vec<Item>,
     },
     /// What changed, in order, up to `revision`.
@@ -98,6 +107,56 @@ pub struct Replica<J = Arc<JobEntry>> {
     pub unreadable: BTreeMap<String, String>,
     table_hash: u64,
     schedules: Interner,
+    listing: Option<Box<Listing<J>>>,
+}
+
+/// A list of which not every part has come.
+#[derive(Debug, Clone)]
+struct Listing<J> {
+    revision: i64,
+    cluster: u64,
+    /// What was listed so far besides jobs and their cursors.
+    rest: Replica<J>,
+    jobs: Listed<J>,
+    cursors: Listed<Kept>,
+}
+
+/// What was listed of the jobs, or of their cursors.
+#[derive(Debug, Clone)]
+enum Listed<T> {
+    /// None was known. A map that is made of all at once takes little more than half the memory of
+    /// one that grows in order.
+    New(Vec<(JobName, T)>),
+    /// Some were known: these were listed, and the others have to go.
+    Again(Vec<JobName>),
+}
+
+impl<T> Listed<T> {
+    fn begin(first: bool) -> Self {
+        if first { Self::New(Vec::new()) } else { Self::Again(Vec::new()) }
+    }
+
+    fn take_new(&mut self) -> BTreeMap<JobName, T> {
+        match self {
+            Self::New(new) => std::mem::take(new).into_iter().collect(),
+            Self::Again(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Those of the names, which come in order, that were not listed.
+    fn missing<'a>(self, names: impl Iterator<Item = &'a JobName>) -> Vec<JobName> {
+        let Self::Again(mut listed) = self else { return Vec::new() };
+        // etcd lists them in order, so that this has nothing to do.
+        listed.sort_unstable();
+        let mut listed = listed.iter().peekable();
+        names
+            .filter(|name| {
+                while listed.next_if(|next| next < name).is_some() {}
+                listed.peek() != Some(name)
+            })
+            .cloned()
+            .collect()
+    }
 }
 
 impl<J> Default for Replica<J> {
@@ -118,6 +177,7 @@ impl<J> Default for Replica<J> {
             unreadable: BTreeMap::new(),
             table_hash: 0,
             schedules: Interner::default(),
+            listing: None,
         }
     }
 }
@@ -125,7 +185,8 @@ impl<J> Default for Replica<J> {
 impl<J: KeptJob> Replica<J> {
     /// Takes in what the feed delivered at `now` (the reader's clock) and returns what changed.
     ///
-    /// A snapshot replaces everything; then the result also names the keys that vanished.
+    /// A list replaces everything. Jobs and their cursors do so part by part, and everything else,
+    /// the revision too, with the last one; then the result also names the keys that vanished.
     pub fn apply(&mut self, keys: &Keys, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
         match feed {
             Feed::Lost { .. } => BTreeSet::new(),
@@ -134,59 +195,140 @@ impl<J: KeptJob> Replica<J> {
                 self.revision = self.revision.max(*revision);
                 touched
             }
-            Feed::Snapshot { revision, items, .. } => self.take_all(keys, *revision, items, now),
+            Feed::Part { revision, cluster, items } => {
+                let mut listing = self.listing(*revision, *cluster);
+                let touched = self.take_part(&mut listing, keys, items, now);
+                self.listing = Some(listing);
+                touched
+            }
+            Feed::Snapshot { revision, cluster, items } => {
+                let mut listing = self.listing(*revision, *cluster);
+                let mut touched = self.take_part(&mut listing, keys, items, now);
+                touched.append(&mut self.end_list(*listing));
+                touched
+            }
         }
     }
 
-    /// Takes in a whole list. Jobs and their cursors, of which there may be a million, are changed
-    /// in place: a second copy of them would be as much memory again.
-    fn take_all(
+    /// The list that a part of this revision belongs to. One that was broken off is made anew.
+    fn listing(&mut self, revision: i64, cluster: u64) -> Box<Listing<J>> {
+        let known = self.listing.take();
+        known.filter(|l| (l.revision, l.cluster) == (revision, cluster)).unwrap_or_else(|| {
+            self.unreadable.clear();
+            Box::new(Listing {
+                revision,
+                cluster,
+                rest: Self { revision, ..Self::default() },
+                jobs: Listed::begin(self.jobs.is_empty()),
+                cursors: Listed::begin(self.cursors.is_empty()),
+            })
+        })
+    }
+
+    /// Jobs and their cursors, of which there may be a million, are changed in place: a second copy
+    /// of them would be as much memory again.
+    fn take_part(
         &mut self,
+        listing: &mut Listing<J>,
         keys: &Keys,
-        revision: i64,
         items: &[Item],
         now: DateTime<Utc>,
     ) -> BTreeSet<Key> {
         let mut touched = BTreeSet::new();
-        let mut rest = Self { revision, ..Self::default() };
-        let (mut jobs, mut cursors) = (Vec::new(), Vec::new());
-        self.unreadable.clear();
         for item in items {
-            let (key, rev) = (keys.parse(&item.key), item.mod_revision);
-            match &key {
-                Key::Job(job) => {
-                    let known = self.jobs.get(job).map(J::mod_revision);
-                    self.take(keys, item, now);
-                    jobs.push(self.shared(job));
-                    if known != Some(rev) {
-                        touched.insert(key);
-                    }
+            let key = keys.parse(&item.key);
+            let changed = match (&key, &item.value) {
+                (Key::Job(job), Some(value)) => {
+                    // They come after all cursors.
+                    self.cursors.append(listing.cursors.take_new());
+                    self.list_job(&mut listing.jobs, job, value, item)
                 }
-                Key::Cursor(job, None) => {
-                    let known = self.cursors.revision(job);
-                    // Read even at the same revision: a restored etcd counts revisions anew.
-                    self.take(keys, item, now);
-                    if self.cursors.revision(job).is_some() {
-                        cursors.push(self.shared(job));
-                        if known != Some(rev) {
-                            touched.insert(key);
-                        }
-                    }
+                (Key::Cursor(job, None), Some(value)) => {
+                    self.list_cursor(&mut listing.cursors, job, value, item)
                 }
-                _ => drop(rest.take(keys, item, now)),
+                _ => {
+                    listing.rest.take(keys, item, now);
+                    false
+                }
+            };
+            if changed {
+                touched.insert(key);
             }
         }
+        touched
+    }
+
+    /// Returns whether it was not known at this revision.
+    fn list_job(
+        &mut self,
+        listed: &mut Listed<J>,
+        job: &JobName,
+        value: &[u8],
+        item: &Item,
+    ) -> bool {
+        let (rev, created) = (item.mod_revision, item.create_revision);
+        let name = self.shared(job);
+        match listed {
+            Listed::New(new) => {
+                let entry = J::take(&mut self.schedules, &name, value, rev, created);
+                new.push((name, entry));
+                true
+            }
+            Listed::Again(listed) => {
+                let known = self.jobs.get(job).map(J::mod_revision);
+                self.put_job(&name, value, rev, created);
+                listed.push(name);
+                known != Some(rev)
+            }
+        }
+    }
+
+    /// Returns whether it was not known at this revision.
+    fn list_cursor(
+        &mut self,
+        listed: &mut Listed<Kept>,
+        job: &JobName,
+        value: &[u8],
+        item: &Item,
+    ) -> bool {
+        // Read even at the same revision: a restored etcd counts revisions anew.
+        let Some(cursor) = self.decode(&Key::Cursor(job.clone(), None), value, item.mod_revision)
+        else {
+            return false;
+        };
+        let name = self.shared(job);
+        match listed {
+            Listed::New(new) => {
+                new.push((name, self.cursors.kept(cursor)));
+                true
+            }
+            Listed::Again(listed) => {
+                let known = self.cursors.revision(job);
+                listed.push(name.clone());
+                self.cursors.insert(name, cursor);
+                known != Some(item.mod_revision)
+            }
+        }
+    }
+
+    fn end_list(&mut self, listing: Listing<J>) -> BTreeSet<Key> {
+        let Listing { mut rest, mut jobs, mut cursors, .. } = listing;
+        self.cursors.append(cursors.take_new());
+        let mut new = jobs.take_new();
+        for (job, entry) in &new {
+            self.count_job(job, entry.mod_revision());
+        }
+        self.jobs.append(&mut new);
         // How old a listed registration is, nobody can tell.
         for worker in rest.workers.values_mut() {
             let known = self.workers.get(&worker.id);
             let same = known.filter(|k| k.mod_revision == worker.mod_revision);
             worker.skew = same.and_then(|known| known.skew);
         }
-        touched.append(&mut self.difference(&rest));
-        let gone_jobs = missing(self.jobs.keys(), &mut jobs);
-        let gone_cursors = missing(self.cursors.names(), &mut cursors);
-        let gone = gone_jobs.into_iter().map(Key::Job);
-        for key in gone.chain(gone_cursors.into_iter().map(|job| Key::Cursor(job, None))) {
+        let mut touched = self.difference(&rest);
+        let jobs = jobs.missing(self.jobs.keys()).into_iter().map(Key::Job);
+        let cursors = cursors.missing(self.cursors.names()).into_iter();
+        for key in jobs.chain(cursors.map(|job| Key::Cursor(job, None))) {
             self.delete(&key);
             touched.insert(key);
         }
@@ -218,17 +360,9 @@ impl<J: KeptJob> Replica<J> {
         self.unreadable.remove(&show(key));
         let rev = item.mod_revision;
         match key {
-            // After a list most jobs are as they were: compiling them again would take seconds.
-            Key::Job(job)
-                if self.jobs.get(job).is_some_and(|known| {
-                    (known.mod_revision(), known.create_revision()) == (rev, item.create_revision)
-                }) => {}
             Key::Job(job) => {
-                self.count_job(job, rev);
                 let name = self.shared(job);
-                let created = item.create_revision;
-                let entry = J::take(&mut self.schedules, &name, value, rev, created);
-                self.jobs.insert(name, entry);
+                self.put_job(&name, value, rev, item.create_revision);
             }
             Key::Cursor(job, None) => match self.decode(key, value, rev) {
                 Some(cursor) => self.cursors.insert(self.shared(job), cursor),
@@ -288,6 +422,17 @@ impl<J: KeptJob> Replica<J> {
             }
             Key::Unknown(_) => {}
         }
+    }
+
+    fn put_job(&mut self, name: &JobName, value: &[u8], rev: i64, created: i64) {
+        let known = self.jobs.get(name);
+        // After a list most jobs are as they were: compiling them again would take seconds.
+        if known.is_some_and(|k| (k.mod_revision(), k.create_revision()) == (rev, created)) {
+            return;
+        }
+        self.count_job(name, rev);
+        let entry = J::take(&mut self.schedules, name, value, rev, created);
+        self.jobs.insert(name.clone(), entry);
     }
 
     fn decode<T: DeserializeOwned>(
@@ -414,6 +559,15 @@ impl<J> Replica<J> {
         }
     }
 
+    /// The jobs of which only the cursor is left, in order.
+    pub fn orphans(&self) -> impl Iterator<Item = &JobName> {
+        let mut jobs = self.jobs.keys().peekable();
+        self.cursors.names().filter(move |name| {
+            while jobs.next_if(|job| job < name).is_some() {}
+            jobs.peek() != Some(name)
+        })
+    }
+
     /// The revision of that cursor.
     pub fn cursor_revision(&self, job: &JobName, on: Option<&WorkerId>) -> Option<i64> {
         match on {
@@ -494,20 +648,6 @@ impl Replica<StoredJob> {
     }
 }
 
-/// Those of the names, which come in order, that are not in the list.
-fn missing<'a>(names: impl Iterator<Item = &'a JobName>, listed: &mut [JobName]) -> Vec<JobName> {
-    // etcd lists them in order, so that this has nothing to do.
-    listed.sort_unstable();
-    let mut listed = listed.iter().peekable();
-    names
-        .filter(|name| {
-            while listed.next_if(|next| next < name).is_some() {}
-            listed.peek() != Some(name)
-        })
-        .cloned()
-        .collect()
-}
-
 fn show(key: &Key) -> String {
     match key {
         Key::Unknown(text) => text.clone(),
@@ -577,6 +717,51 @@ mod tests {
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
+    }
+
+    #[test]
+    fn a_list_in_parts_is_the_list() {
+        let keys = Keys::new("/cron").unwrap();
+        let now = Utc::now();
+        let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
+        let items = vec![
+            put("/cron/cursor/a", cursor, 3),
+            put("/cron/cursor/c", cursor, 3),
+            put("/cron/drain/w", "", 4),
+            put("/cron/jobs/a", JOB, 2),
+            put("/cron/jobs/b", "{oops", 5),
+            put("/cron/killer/a", "", 6),
+        ];
+        let whole = Feed::Snapshot { revision: 9, cluster: 1, items: items.clone() };
+        let before = ["a", "z"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 1)).to_vec();
+        let before = [before, vec![put("/cron/cursor/z", cursor, 1)]].concat();
+        for before in [Vec::new(), before] {
+            let before = Feed::Changes { revision: 1, items: before };
+            let shown = |replica: &Replica| format!("{replica:?}");
+            let mut one: Replica = Replica::default();
+            one.apply(&keys, &before, now);
+            let touched = one.apply(&keys, &whole, now);
+            assert_eq!(one.orphans().collect::<Vec<_>>(), [&name("c")]);
+            for cut in 0..=items.len() {
+                let (part, rest) = items.split_at(cut);
+                let (part, rest) = (part.to_vec(), rest.to_vec());
+                let broken_off = Feed::Part { revision: 8, cluster: 1, items: part.clone() };
+                let part = Feed::Part { revision: 9, cluster: 1, items: part };
+                let mut other: Replica = Replica::default();
+                other.apply(&keys, &before, now);
+                let mut parts = other.apply(&keys, &part, now);
+                assert_eq!(other.revision, 1, "the rest is to come");
+                let rest = Feed::Snapshot { revision: 9, cluster: 1, items: rest };
+                parts.append(&mut other.apply(&keys, &rest, now));
+                assert_eq!((shown(&other), &parts), (shown(&one), &touched), "cut at {cut}");
+
+                let mut again: Replica = Replica::default();
+                for fed in [&before, &broken_off, &Feed::Lost { reason: String::new() }, &whole] {
+                    again.apply(&keys, fed, now);
+                }
+                assert_eq!(shown(&again), shown(&one), "broken off at {cut}");
+            }
+        }
     }
 
     #[test]

@@ -122,6 +122,8 @@ fn fleet(model: &mut Model, feed: &Feed) {
             model.dirty = true;
             return;
         }
+        // The rest of the list is on its way.
+        Feed::Part { .. } => {}
         Feed::Snapshot { .. } | Feed::Changes { .. } => {
             model.dirty |= model.connection.etcd.is_stale();
             model.connection.etcd.delivered(now);

@@ -452,12 +452,19 @@ impl Daemon {
         if std::mem::take(&mut self.out_of_touch) {
             info!("in touch with etcd again");
         }
-        if let Feed::Snapshot { cluster, .. } = fed {
-            self.cluster = *cluster;
-        }
         let before = self.decider.schedule.replica.revision;
         self.decider.on_feed(fed, clock::now());
+        if let Feed::Part { cluster, .. } | Feed::Snapshot { cluster, .. } = fed {
+            self.cluster = *cluster;
+        }
         let replica = &self.decider.schedule.replica;
+        if let Feed::Part { revision, .. } = fed {
+            // The jobs and cursors of another past are in the replica already. The settings, which
+            // would tell of a recovery, come later.
+            let (revision, recovered) = (*revision, self.memory.recovered());
+            self.restored = self.memory.see(Seen { cluster: self.cluster, revision, recovered });
+            return self.judge();
+        }
         let (revision, table_hash) = (replica.revision, format!("{:016x}", replica.table_hash()));
         self.metrics.applied_revision(revision);
         self.metrics.jobs(replica.jobs.len());

@@ -234,6 +234,10 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
+        if self.schedule.is_coming_up(&wanted, now) {
+            self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
+            return;
+        }
         let proposal = propose(&self.keys, wanted, RunId::new(now), now);
         self.put_forward(proposal);
     }
@@ -465,12 +469,13 @@ impl Decider {
         };
         // Of another revision it is not what was claimed.
         match entry.filter(|entry| entry.mod_revision == live.value.job_revision) {
-            Some(entry) => {
+            Some(entry) if !self.runs.is_given_up(run) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
             _ if self.deciding.contains(job) => {}
             _ => {
+                self.runs.give_up(run);
                 let proposal = propose_unstarted(&self.keys, &live, end, days, now);
                 self.put_forward(proposal);
             }

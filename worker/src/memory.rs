@@ -103,6 +103,11 @@ impl Memory {
         None
     }
 
+    /// When `carillon recover` was last run, as far as this worker has seen.
+    pub fn recovered(&self) -> Option<DateTime<Utc>> {
+        self.kept.as_ref()?.seen.recovered
+    }
+
     /// Writes it down, if it has changed.
     ///
     /// # Errors

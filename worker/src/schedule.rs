@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use carillon_core::decide::{Move, Situation, Step, next_step, retention_days};
+use carillon_core::decide::{Move, Situation, Step, due_at, next_step, retention_days};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::{Checked, Job, JobEntry, Scope, StoredJob};
 use carillon_core::keys::{Key, Keys};
 use carillon_core::rank::{Call, Roster};
 use carillon_core::replica::{Feed, Item, Replica, Versioned};
-use carillon_core::run::{LiveRun, RunRecord};
+use carillon_core::run::{LiveRun, RunRecord, RunState};
 use carillon_core::steps::{Grounds, Overlap, Write};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -29,10 +29,13 @@ pub(crate) use triggers::WantedTrigger;
 
 /// How long each rank leaves to the one before it. The watch brings a step of another long before.
 const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
+/// How late a slot may be while those before us in rank are seen claiming others. Two thousand slots
+/// of one second are not claimed in a moment, and each that two workers try costs a transaction.
+const QUEUE: TimeDelta = TimeDelta::seconds(2);
 /// After how long a worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
 
-/// When a list has changed more than this, a round visits every job, and none is filed by itself.
+/// When a list has changed as much as this, a round visits every job, and none is filed by itself.
 const MANY: usize = 10_000;
 
 /// Something that becomes due.
@@ -67,8 +70,12 @@ pub(crate) struct Schedule {
     /// Jobs with a slot to catch up that wait for the end of a run.
     blocked: BTreeSet<JobName>,
     roster: Roster,
+    /// When the watch last showed a claim of each of the others.
+    claiming: BTreeMap<WorkerId, DateTime<Utc>>,
     /// Up to which job every one is being looked at again.
     round: Option<Bound<JobName>>,
+    /// What a list has changed of which not every part has come; `None`: too much to tell.
+    listed: Option<BTreeSet<Key>>,
     /// Whose turn it is.
     turn: u8,
     keys: Keys,
@@ -118,7 +125,9 @@ impl Schedule {
             slots: Slots::default(),
             blocked: BTreeSet::new(),
             roster: Roster::default(),
+            claiming: BTreeMap::new(),
             round: None,
+            listed: Some(BTreeSet::new()),
             turn: 0,
             keys,
             worker,
@@ -129,19 +138,56 @@ impl Schedule {
         }
     }
 
-    /// Takes in a feed, files what it changed, and returns the touched keys.
+    /// Takes in a feed, files what it changed, and returns the touched keys; of a list, with its
+    /// last part.
     pub fn take(&mut self, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
-        let touched = self.replica.apply(&self.keys, feed, now);
+        let mut touched = self.replica.apply(&self.keys, feed, now);
+        match feed {
+            Feed::Part { .. } => {
+                let listed = self.listed.take().filter(|l| l.len() + touched.len() < MANY);
+                self.listed = listed.map(|mut listed| {
+                    listed.append(&mut touched);
+                    listed
+                });
+                return BTreeSet::new();
+            }
+            Feed::Snapshot { .. } => match self.listed.replace(BTreeSet::new()) {
+                Some(mut listed) => touched.append(&mut listed),
+                None => self.visit_all(now),
+            },
+            Feed::Changes { .. } => self.see_claims(&touched, now),
+            Feed::Lost { .. } => {}
+        }
         if touched.iter().any(|key| matches!(key, Key::Worker(_) | Key::Drain(_))) {
             self.roster = Roster::of(&self.replica);
-        }
-        if matches!(feed, Feed::Snapshot { .. }) && touched.len() > MANY {
-            self.round = Some(Bound::Unbounded);
+            let workers = &self.replica.workers;
+            self.claiming.retain(|worker, _| workers.contains_key(worker));
         }
         for key in &touched {
             self.file(key, now);
         }
         touched
+    }
+
+    fn see_claims(&mut self, touched: &BTreeSet<Key>, now: DateTime<Utc>) {
+        for key in touched {
+            if let Key::Running(job, _, run) = key
+                && let Some(live) = self.replica.live.get(job).and_then(|runs| runs.get(run))
+                && live.value.state == RunState::Claimed
+                && live.value.worker != self.worker
+            {
+                self.claiming.insert(live.value.worker.clone(), now);
+            }
+        }
+    }
+
+    /// Files everything that a list may have changed about jobs and their cursors.
+    fn visit_all(&mut self, now: DateTime<Utc>) {
+        self.look_at_all(now);
+        let orphans: Vec<JobName> = self.replica.orphans().cloned().collect();
+        for job in orphans {
+            self.file_unneeded(&job, None, now);
+        }
     }
 
     /// Takes in what an acknowledged transaction of our own has written, unless the watch has
@@ -186,7 +232,7 @@ impl Schedule {
             self.turn = (self.turn + 1) % 3;
             match self.turn {
                 0 => self.agenda.pop_due(now).map(|(_, due)| due),
-                1 => self.next_of_round().map(Due::Job),
+                1 => self.next_of_round(now).map(Due::Job),
                 _ => self.pop_held(room).or_else(|| self.slots.pop_due(now).map(Due::Job)),
             }
         })
@@ -196,11 +242,12 @@ impl Schedule {
         room.then(|| self.held.pop_due(DateTime::<Utc>::MAX_UTC)).flatten().map(|(_, due)| due)
     }
 
-    fn next_of_round(&mut self) -> Option<JobName> {
+    fn next_of_round(&mut self, now: DateTime<Utc>) -> Option<JobName> {
         let after = self.round.take()?;
         let rest = self.replica.jobs.range((after, Bound::Unbounded));
         let job = rest.map(|(job, _)| job.clone()).next()?;
         self.round = Some(Bound::Excluded(job.clone()));
+        self.file_unneeded(&job, None, now);
         Some(job)
     }
 
@@ -350,6 +397,21 @@ impl Schedule {
     /// Waits for those before us in rank to take a job's step.
     pub fn leave_to_others(&mut self, due: Due, rank: u32, now: DateTime<Utc>) {
         self.agenda.insert(due, now + RANK_DELAY * small(rank));
+    }
+
+    /// Whether those before us in rank for a slot are on their way to it: they are taking others.
+    pub fn is_coming_up(&self, wanted: &Wanted, now: DateTime<Utc>) -> bool {
+        let (Move::Run { slot, .. }, Ok(checked)) = (&wanted.step, &wanted.entry.state) else {
+            return false;
+        };
+        let busy = |worker: &WorkerId| {
+            let seen = self.claiming.get(worker).map(|at| now - *at);
+            seen.is_some_and(|ago| ago >= TimeDelta::zero() && ago < RANK_DELAY)
+        };
+        let call = Wanted::call(&wanted.step);
+        wanted.rank > 0
+            && now - due_at(checked, slot.instant()) < QUEUE
+            && self.roster.before(&self.worker, &checked.name, &checked.job, call).any(busy)
     }
 
     /// A live run.

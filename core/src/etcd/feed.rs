@@ -7,7 +7,7 @@ use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, Failure, forgotten, item, jittered};
+use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, Failure, Pages, forgotten, jittered};
 use crate::replica::{Feed, Item};
 
 /// The list is made anew about this often even if nothing is known to be wrong: some versions of
@@ -17,7 +17,7 @@ const ANTI_ENTROPY: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Batches between the watch and its reader: a slow reader slows the watch, not the memory.
-const FEED_BOUND: usize = 64;
+const FEED_BOUND: usize = 8;
 
 impl Etcd {
     /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
@@ -78,19 +78,9 @@ impl Follower {
     async fn follow(&mut self) -> End {
         let from = match self.next {
             Some(revision) => revision,
-            None => match self.etcd.snapshot().await {
-                Ok(snapshot) => {
-                    let Feed::Snapshot { revision, .. } = &snapshot else {
-                        return End::Again;
-                    };
-                    let from = *revision + 1;
-                    if self.sender.send(snapshot).await.is_err() {
-                        return End::ReceiverGone;
-                    }
-                    self.listed = Instant::now();
-                    self.next = Some(from);
-                    from
-                }
+            None => match self.list().await {
+                Ok(Some(revision)) => revision + 1,
+                Ok(None) => return End::ReceiverGone,
                 Err(e) => return End::Broken(e.to_string()),
             },
         };
@@ -120,6 +110,25 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Delivers a list page by page: the reader takes one in while the next one is on its way.
+    /// Returns its revision, unless the receiver is gone.
+    async fn list(&mut self) -> Result<Option<i64>, EtcdError> {
+        let mut pages = self.etcd.pages(&self.etcd.keys.all());
+        while let Some(items) = pages.next().await? {
+            let Pages { revision, cluster, .. } = pages;
+            let part = match pages.from {
+                Some(_) => Feed::Part { revision, cluster, items },
+                None => Feed::Snapshot { revision, cluster, items },
+            };
+            if self.sender.send(part).await.is_err() {
+                return Ok(None);
+            }
+        }
+        self.listed = Instant::now();
+        self.next = Some(pages.revision + 1);
+        Ok(Some(pages.revision))
     }
 
     async fn open(&self, from: i64) -> Result<(usize, WatchStream), EtcdError> {
@@ -184,7 +193,7 @@ impl Follower {
 }
 
 fn event(event: &etcd_client::Event) -> Option<Item> {
-    let mut item = item(event.kv()?);
+    let mut item = Item::from(event.kv()?.clone());
     if event.event_type() == EventType::Delete {
         item.value = None;
     }

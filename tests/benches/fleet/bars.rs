@@ -33,6 +33,11 @@ fn shown(figure: f64) -> String {
     }
 }
 
+/// How many workers, in words.
+pub(crate) fn workers(count: usize) -> String {
+    format!("{count} worker{}", if count == 1 { "" } else { "s" })
+}
+
 /// Figures in order: the middle, all but a hundredth, and the largest are asked for.
 pub(crate) struct Spread(Vec<f64>);
 

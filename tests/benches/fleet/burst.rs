@@ -14,7 +14,7 @@ use crate::scene::{Numbers, Scene, Stamp, next_slot, sleep_until};
 
 const JOBS: usize = 2_000;
 /// Seconds between two slots: enough for all runs, and for MongoDB to take their records.
-const PERIOD: i64 = 15;
+const PERIOD: i64 = 20;
 const ROUNDS: usize = 2;
 /// How often the workers are asked how many they have claimed.
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -109,8 +109,8 @@ fn report(workers: usize, rounds: &[Round], bars: &mut Bars) {
     for round in rounds {
         let (carried, least) = round.transactions;
         println!(
-            "{workers} worker{}  {:6.0} claims/s   {carried:3} transactions of {least:2} ({:.2} a batch, mean {:.1}), {:.0} refused   {:.2} transactions and {:.1} steps a firing{}",
-            if workers == 1 { " " } else { "s" },
+            "{:9}  {:6.0} claims/s   {carried:3} transactions of {least:2} ({:.2} a batch, mean {:.1}), {:.0} refused   {:.2} transactions and {:.1} steps a firing{}",
+            crate::bars::workers(workers),
             JOBS as f64 / round.claimed.as_seconds_f64(),
             carried as f64 / least as f64,
             JOBS as f64 / carried as f64,
@@ -129,7 +129,7 @@ fn report(workers: usize, rounds: &[Round], bars: &mut Bars) {
         (carried as f64 + (round.refused / BATCH as f64).ceil()) / least as f64
     });
     let fewest = 1.0 / worst(|round| round.transactions.0 as f64 / JOBS as f64);
-    let who = format!("{workers} workers");
+    let who = crate::bars::workers(workers);
     bars.at_most(
         &format!("claim transactions a batch with those refused, {who}"),
         a_batch,

@@ -38,7 +38,7 @@ pub(crate) fn run(runtime: &Runtime, one: &Stack, bars: &mut Bars) {
 }
 
 fn on_nodes(runtime: &Runtime, stack: &Stack, bars: &mut Bars) {
-    let nodes = stack.members();
+    let nodes = if stack.members() == 1 { "one node" } else { "three nodes" };
     // Both by the same member.
     let leader = runtime.block_on(stack.etcd_leader()).unwrap();
     let url = stack.etcd_member_urls()[leader].clone();
@@ -57,15 +57,14 @@ fn on_nodes(runtime: &Runtime, stack: &Stack, bars: &mut Bars) {
             || runtime.block_on(ours.claim(&claims, batch)),
         );
         println!(
-            "{nodes} node{}, batches of {batch:2}   {:6.0}/s   raw {:6.0}/s   {:.2} x raw ({:.2}-{:.2})",
-            if nodes == 1 { " " } else { "s" },
+            "{nodes:11}, batches of {batch:2}   {:6.0}/s   raw {:6.0}/s   {:.2} x raw ({:.2}-{:.2})",
             1.0 / ratio.ours,
             1.0 / ratio.theirs,
             ratio.middle,
             ratio.low,
             ratio.high,
         );
-        let what = format!("claims against raw transactions, {nodes} nodes, batches of {batch}");
+        let what = format!("claims against raw transactions, {nodes}, batches of {batch}");
         bars.at_least(&what, ratio.middle, 0.7, "");
     }
 }

@@ -20,10 +20,10 @@ const BURSTS: usize = 4;
 pub(crate) async fn run(stack: &Stack, bars: &mut Bars) {
     println!("\nfrom the slot to the start of the command\n");
     for workers in [1, 3] {
-        let who = if workers == 1 { "1 worker " } else { "3 workers" };
+        let who = crate::bars::workers(workers);
         let mut scene = Scene::start(stack, workers).await;
         let lone = every_second(&mut scene, "lone", 1, SECONDS.0).await;
-        println!("{who}   one each second      {}", lone.millis());
+        println!("{who:9}   one each second      {}", lone.millis());
         bars.at_most(&format!("lone start p50, {who}"), lone.percentile(50), 10.0, " ms");
         bars.at_most(&format!("lone start p99, {who}"), lone.percentile(99), 25.0, " ms");
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(stack: &Stack, bars: &mut Bars) {
         let low = low.map(|burst| burst.percentile(99)).fold(f64::MAX, f64::min);
         let high = high.map(|burst| burst.percentile(99)).fold(0.0, f64::max);
         let bare = Spread::of(bursts.iter().flat_map(Spread::figures));
-        println!("{who}   {MANY} each second      {}", many.millis());
+        println!("{who:9}   {MANY} each second      {}", many.millis());
         println!(
             "            a bare burst of {MANY}  {}   (p99 {low:.1}-{high:.1})",
             bare.millis()

@@ -285,7 +285,9 @@ async fn a_worker_fires_on_after_etcd_has_forgotten_its_token() {
     loop {
         let fed = timeout(PATIENCE, feed.recv()).await.unwrap().unwrap();
         let items = match fed {
-            Feed::Snapshot { items, .. } | Feed::Changes { items, .. } => items,
+            Feed::Part { items, .. }
+            | Feed::Snapshot { items, .. }
+            | Feed::Changes { items, .. } => items,
             Feed::Lost { .. } => continue,
         };
         if items.iter().any(|item| item.key == later) {

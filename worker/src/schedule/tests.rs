@@ -254,3 +254,57 @@ fn a_trigger_waits_for_what_the_clock_shows() {
     }
     assert_eq!(schedule.agenda.get(&due), Some(not_before));
 }
+
+/// Another worker, which comes before ours for some jobs.
+fn other() -> Item {
+    let json = format!(
+        r#"{{"host":"h","pid":1,"labels":{{}},"version":"1","rulesVersion":"{}","capacity":9,"running":0,"clock":"2026-01-01T00:00:00Z","started":"2026-01-01T00:00:00Z","watchRevision":0,"tableHash":"","spoolBytes":0}}"#,
+        rules_version()
+    );
+    Item { lease: 7, ..put("workers/v", &json, 8) }
+}
+
+#[test]
+fn a_slot_is_left_to_those_before_us_while_they_are_claiming_others() {
+    let slot = at("2026-01-01T00:01:00Z");
+    let mut schedule = minutely(20);
+    schedule.take(&changes(vec![other()]), at("2026-01-01T00:00:02Z"));
+    let jobs: Vec<JobName> = schedule.replica.jobs.keys().cloned().collect();
+    let mut wanted = jobs.iter().map(|job| schedule.look_at(job, 1, slot).unwrap().unwrap());
+    let second = wanted.find(|wanted| wanted.rank == 1).unwrap();
+    drop(wanted);
+    let later = |millis| slot + TimeDelta::milliseconds(millis);
+    assert!(!schedule.is_coming_up(&second, later(250)), "nobody is seen claiming");
+
+    let claim = |millis: i64| {
+        let (run, at) = (RunId::new(later(millis)), later(millis).to_rfc3339());
+        let json = format!(
+            r#"{{"worker":"v","lease":7,"attempt":1,"since":"{at}","spawnBefore":"{at}"}}"#
+        );
+        changes(vec![put(&format!("running/elsewhere/{run}"), &json, 20 + millis)])
+    };
+    schedule.take(&claim(240), later(240));
+    assert!(schedule.is_coming_up(&second, later(250)));
+    assert!(!schedule.is_coming_up(&second, later(490)), "it has stopped");
+    schedule.take(&claim(1_990), later(1_990));
+    assert!(!schedule.is_coming_up(&second, later(2_000)), "it has had its time");
+    let first = Wanted { rank: 0, ..second };
+    schedule.take(&claim(240), later(240));
+    assert!(!schedule.is_coming_up(&first, later(250)), "nobody comes before us");
+}
+
+#[test]
+fn a_list_is_filed_with_its_last_part() {
+    let mut schedule = empty();
+    let now = at("2026-01-01T00:00:01Z");
+    let part = vec![cursor("gone", "* * * * *", "2026-01-01T00:00:00Z"), job("j", "@hourly", "")];
+    let part = Feed::Part { revision: 6, cluster: 1, items: part };
+    assert_eq!((schedule.take(&part, now).len(), schedule.peek()), (0, None));
+    let rest = Feed::Snapshot { revision: 6, cluster: 1, items: vec![job("k", "@hourly", "")] };
+    let touched = schedule.take(&rest, now);
+    let all = [Key::Cursor(name("gone"), None), Key::Job(name("j")), Key::Job(name("k"))];
+    assert_eq!(touched, all.into());
+    assert_eq!(look_at_due(&mut schedule, now), ["j", "k"]);
+    let unneeded = schedule.agenda.get(&Due::Cursor(name("gone"), None));
+    assert_eq!(unneeded, Some(now + KEPT_OF_JOB));
+}

@@ -87,6 +87,8 @@ pub(super) struct Node {
     /// The decider, while the worker is up.
     pub mind: Option<Decider>,
     seen: Option<i64>,
+    /// The rest of a list that is being delivered.
+    list: Option<Feed>,
     standing: Standing,
     /// Whether the daemon has not heard of it.
     standing_is_news: bool,
@@ -120,6 +122,7 @@ impl Node {
             life: 0,
             mind: None,
             seen: None,
+            list: None,
             standing: Standing::default(),
             standing_is_news: false,
             renews: DateTime::UNIX_EPOCH,
@@ -173,7 +176,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.life += 1;
         node.mind = Some(Decider::new(self.keys.clone(), node.me.clone()));
-        node.seen = None;
+        (node.seen, node.list) = (None, None);
         node.paused = false;
         node.renews = self.now;
         node.told = None;
@@ -415,11 +418,29 @@ impl World {
         if !node.is_awake() || !node.linked {
             return false;
         }
-        let Some(feed) = self.etcd.next_feed(node.seen, count) else { return false };
-        let (Feed::Snapshot { revision, .. } | Feed::Changes { revision, .. }) = feed else {
+        // One that is broken off is made anew.
+        let list = node.list.take().filter(|_| self.quiet || !self.random.percent(10));
+        let Some(mut feed) = list.or_else(|| self.etcd.next_feed(node.seen, count)) else {
             return false;
         };
-        node.seen = Some(revision);
+        if let Feed::Snapshot { revision, cluster, items } = &mut feed
+            && !self.quiet
+            && self.random.percent(50)
+        {
+            let (revision, cluster) = (*revision, *cluster);
+            let rest = items.split_off(self.random.below(items.len()));
+            let part = Feed::Part { revision, cluster, items: std::mem::take(items) };
+            node.list = Some(Feed::Snapshot { revision, cluster, items: rest });
+            feed = part;
+        }
+        let revision = match feed {
+            Feed::Snapshot { revision, .. } | Feed::Changes { revision, .. } => {
+                node.seen = Some(revision);
+                revision
+            }
+            Feed::Part { revision, .. } => revision,
+            Feed::Lost { .. } => return false,
+        };
         if let Some(mind) = &mut node.mind {
             mind.on_feed(&feed, now);
         }
