@@ -272,3 +272,43 @@ fn explain(step: &Step, answer: &TxnResponse, revision: i64) -> Answer {
     let to_blame = step.when.iter().find(|p| !holds(p)).or(step.when.last());
     Answer::Refused(to_blame.map_or(Refusal::RunsChanged, |p| p.refusal))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::live_run;
+    use crate::steps::{Grounds, Overlap, VICTIMS};
+
+    /// etcd's `--max-txn-ops`, which counts the operations on each path of nesting.
+    const ETCD_TAKES: usize = 128;
+
+    #[test]
+    fn a_claim_that_replaces_many_runs_fits_into_a_batch_and_a_larger_one_only_makes_way() {
+        let (keys, job) = (Keys::new("/cron").unwrap(), JobName::new("j").unwrap());
+        let live = live_run(&job, 1);
+        let grounds = Grounds {
+            job: job.clone(),
+            on: None,
+            job_revision: 5,
+            cursor_revision: 6,
+            settings_revision: 0,
+            worker: live.value.worker.clone(),
+            lease: 7,
+        };
+        let claim = |count| {
+            let victims = (0..count).map(|_| live_run(&job, 1)).collect();
+            let overlap = Overlap::Replace { applied: 9, victims };
+            Step::claim_trigger(&keys, &grounds, (live.run, 8), &live.value, &overlap)
+        };
+        for (count, claims) in [(0, true), (VICTIMS, true), (VICTIMS + 1, false), (500, false)] {
+            let step = claim(count);
+            let own = step.when.len().max(step.then.len());
+            assert!(BATCH + own <= ETCD_TAKES, "{count} victims: {own} operations");
+            let begins =
+                |write: &Write| matches!(write, Write::Put(k, _) if *k == keys.running_key(&live));
+            assert_eq!(step.then.iter().any(begins), claims, "{count} victims");
+            let takes = |write: &Write| matches!(write, Write::Delete(_));
+            assert_eq!(step.then.iter().any(takes), claims, "{count} victims");
+        }
+    }
+}

@@ -31,7 +31,7 @@ use chrono::{DateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::rules_version;
+use crate::fleet::{FleetSettings, rules_version};
 use crate::id::{JobName, RunId, Slot};
 use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, OnLost, Overflow};
 use crate::run::{LiveRun, Outcome, Running, Trigger, TriggerRequest};
@@ -241,6 +241,12 @@ pub fn next_due(checked: &Checked, zone: Tz, now: DateTime<Utc>) -> Option<DateT
 /// When the job's slots are due, for a [`Timetable`](crate::timetable::Timetable).
 pub fn plan(checked: &Checked, zone: Tz) -> Plan {
     Plan::new(&checked.schedule, zone, checked.job.spread())
+}
+
+/// For how many days a job's records are kept: its own word, or the fleet's; for ever where neither
+/// says.
+pub fn retention_days(job: Option<&JobEntry>, fleet: &FleetSettings) -> Option<u32> {
+    job.and_then(|entry| entry.job()?.retention_days).or(fleet.retention_days)
 }
 
 fn decide_due(
@@ -867,6 +873,15 @@ mod tests {
         for outcome in [Outcome::Succeeded, Outcome::Killed, Outcome::Missed] {
             assert_eq!(next(1, outcome), None, "{outcome}");
         }
+    }
+
+    #[test]
+    fn a_jobs_own_word_on_its_records_counts_before_the_fleets() {
+        let own = entry(&MINUTELY.replace('{', r#"{"retentionDays":3,"#), 5, 5);
+        let fleet = FleetSettings { retention_days: Some(90), ..FleetSettings::default() };
+        assert_eq!(retention_days(Some(&own), &fleet), Some(3));
+        assert_eq!(retention_days(Some(&entry(MINUTELY, 5, 5)), &fleet), Some(90));
+        assert_eq!(retention_days(None, &FleetSettings::default()), None);
     }
 
     fn checked_anchor(job: &JobEntry) -> Option<DateTime<Utc>> {

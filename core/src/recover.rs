@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use crate::decide::Cursor;
+use crate::decide::{Cursor, retention_days};
 use crate::id::{JobName, RunId, Slot, WorkerId};
 use crate::keys::Keys;
 use crate::replica::{Replica, Versioned};
-use crate::run::{LiveRun, Outcome, RunRecord, TriggerRequest};
-use crate::steps::{Predicate, Refusal, Step, Test, Write};
+use crate::run::{Outcome, RunRecord, TriggerRequest};
+use crate::steps::Step;
 use crate::why::done_of;
 
 /// Why a trigger of a restored etcd does not run.
@@ -27,6 +27,8 @@ pub struct Known<'a> {
     pub newest: &'a BTreeMap<JobName, Slot>,
     /// Only these jobs; all of them where it is empty.
     pub only: &'a [JobName],
+    /// Whether etcd was restored.
+    pub restored: bool,
     /// The asker's clock.
     pub now: DateTime<Utc>,
     /// How far two clocks of the fleet may be apart.
@@ -71,8 +73,7 @@ pub fn is_restored(replica: &Replica) -> bool {
     let recovered = replica.settings().0.recovered;
     let mut all = replica.workers.values().filter_map(|worker| worker.value.as_ref().ok());
     all.any(|registration| {
-        let why = registration.standing_by.as_deref().unwrap_or_default();
-        why.contains("it was restored") && recovered.is_none_or(|at| registration.clock > at)
+        registration.restored && recovered.is_none_or(|at| registration.clock > at)
     })
 }
 
@@ -104,6 +105,9 @@ fn reset(
         Some(newest) => from.max(newest.instant()),
         None => from,
     };
+    // What is recorded of other workers says nothing about this one, unless a restore has lost what
+    // it has decided itself.
+    let through = if on.is_some() && !known.restored { through.min(from) } else { through };
     (through != from).then(|| Reset {
         job: job.clone(),
         on: on.cloned(),
@@ -135,40 +139,20 @@ pub fn settle(
 ) -> Step {
     let Known { replica, now, .. } = *known;
     if recorded {
-        let key = keys.trigger(job, *id);
-        let test = Test::ModifiedAt(trigger.mod_revision);
-        let same = Predicate { key: key.clone(), test, refusal: Refusal::TriggerGone };
-        return Step { job: job.clone(), when: vec![same], then: vec![Write::Delete(key)] };
+        return Step::withdraw(keys, job, (*id, trigger.mod_revision));
     }
-    let request = &trigger.value;
-    let entry = replica.jobs.get(job).and_then(|entry| entry.job());
-    let days = entry.and_then(|job| job.retention_days).or(replica.settings().0.retention_days);
-    let record = RunRecord {
-        worker: by.to_owned(),
-        trigger: request.kind,
-        attempt: request.attempt,
-        scheduled_time: request.slot.map(Slot::instant),
-        ..RunRecord::new(*id, job, Outcome::Missed, now)
-    };
-    let record = record.ended(Outcome::Missed, now, RESTORED).kept_for(days);
+    let entry = replica.jobs.get(job).map(|entry| &**entry);
+    let record = RunRecord::of_none(*id, job, Outcome::Missed, by, now, RESTORED)
+        .asked_for(&trigger.value)
+        .kept_for(retention_days(entry, &replica.settings().0));
     Step::settle_trigger(keys, job, (*id, trigger.mod_revision), &record)
-}
-
-/// The transaction that takes a run out of a restored etcd which is recorded to have ended.
-/// Otherwise it would be settled as lost, and perhaps run again.
-pub fn forget(keys: &Keys, live: &LiveRun) -> Step {
-    let key = keys.running_key(live);
-    let test = Test::CreatedAt(live.fence);
-    let same = Predicate { key: key.clone(), test, refusal: Refusal::NotTheRun };
-    let kill = keys.kill_run(&live.job, live.run);
-    let then = vec![Write::Delete(key), Write::Delete(kill)];
-    Step { job: live.job.clone(), when: vec![same], then }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::replica::{Feed, Item};
+    use crate::steps::Write;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -201,10 +185,19 @@ mod tests {
     }
 
     fn resets_of(replica: &Replica, newest: &[(&str, &str)], only: &[JobName]) -> Vec<Reset> {
+        resets_after(false, replica, newest, only)
+    }
+
+    fn resets_after(
+        restored: bool,
+        replica: &Replica,
+        newest: &[(&str, &str)],
+        only: &[JobName],
+    ) -> Vec<Reset> {
         let newest = newest.iter().map(|(job, slot)| (name(job), Slot::at(at(slot)))).collect();
         let now = at("2026-07-01T12:00:00Z");
         let max_skew = TimeDelta::seconds(10);
-        resets(&Known { replica, newest: &newest, only, now, max_skew })
+        resets(&Known { replica, newest: &newest, only, restored, now, max_skew })
     }
 
     #[test]
@@ -238,6 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn a_workers_own_cursor_stands_unless_etcd_was_restored() {
+        let replica = replica(&[
+            ("cursor/a/w1", cursor("2026-07-01T11:00:00Z")),
+            ("cursor/a/w2", cursor("2026-07-01T13:00:00Z")),
+        ]);
+        let found = |restored, newest| {
+            let found = resets_after(restored, &replica, &[("a", newest)], &[]);
+            let place = |r: &Reset| (r.on.as_ref().unwrap().to_string(), r.cursor.through);
+            found.iter().map(place).collect::<Vec<_>>()
+        };
+        let (recorded, later) = ("2026-07-01T12:30:00Z", "2026-07-01T14:00:00Z");
+        let (w1, w2) = ("w1".to_owned(), "w2".to_owned());
+        // Only the one in the future moves, and never forwards.
+        assert_eq!(found(false, recorded), [(w2.clone(), at(recorded))]);
+        assert_eq!(found(false, later), []);
+        // Lost with the restore: any of them may have decided what one has.
+        assert_eq!(found(true, later), [(w1, at(later)), (w2, at(later))]);
+    }
+
+    #[test]
     fn what_etcd_knows_to_be_taken_counts_as_recorded() {
         let id = RunId::new(at("2026-01-01T00:00:00Z"));
         let running = r#"{"worker":"w","lease":7,"attempt":1,"slot":"2026-07-01T12:30:00Z",
@@ -255,8 +268,7 @@ mod tests {
         let worker = |clock: &str| {
             let value = format!(
                 r#"{{"host":"h","pid":1,"version":"1","rulesVersion":"x","capacity":1,
-                "clock":"{clock}","started":"{clock}",
-                "standingBy":"etcd is at revision 5, and was at 9: it was restored; run `carillon recover`"}}"#
+                "clock":"{clock}","started":"{clock}","standingBy":"why","restored":true}}"#
             );
             ("workers/w", value)
         };
@@ -279,6 +291,7 @@ mod tests {
             replica: &replica,
             newest: &BTreeMap::new(),
             only: &[],
+            restored: true,
             now: at("2026-01-01T01:00:00Z"),
             max_skew: TimeDelta::seconds(10),
         };

@@ -387,12 +387,23 @@ impl RunRecord {
         id: RunId,
         job: &JobName,
         outcome: Outcome,
-        worker: &WorkerId,
+        worker: &str,
         now: DateTime<Utc>,
         reason: &str,
     ) -> Self {
-        let record = Self { worker: worker.to_string(), ..Self::new(id, job, outcome, now) };
+        let record = Self { worker: worker.to_owned(), ..Self::new(id, job, outcome, now) };
         record.ended(outcome, now, reason)
+    }
+
+    /// The same record, of a run that was asked for outside the schedule.
+    #[must_use]
+    pub fn asked_for(self, request: &TriggerRequest) -> Self {
+        Self {
+            trigger: request.kind,
+            attempt: request.attempt,
+            scheduled_time: request.slot.map(Slot::instant),
+            ..self
+        }
     }
 
     /// The same record, ended for a reason of the fleet's rather than of the process.

@@ -1,11 +1,12 @@
 //! Where the stores are: one file format, one set of variables and flags, for both programs.
 //!
-//! This module reads no environment and no file by itself: `main.rs` of each program hands in what
-//! it found, in order of precedence: flag, variable, file, default, and lends its way to read the
-//! files with the password and the certificates.
+//! This module reads no environment: `main.rs` of each program hands in what it found, in order of
+//! precedence: flag, variable, file, default. The only files that it opens are those with the password
+//! and the certificates.
 
 use std::fmt;
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -17,6 +18,9 @@ use crate::keys::{BadPrefix, DEFAULT_PREFIX, Keys};
 pub const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
 /// The MongoDB URI used where none is configured.
 pub const DEFAULT_MONGO: &str = "mongodb://127.0.0.1:27017";
+
+/// The bit of a file's mode that lets everybody read it.
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// A text of settings that cannot be used.
 #[derive(Debug, Error)]
@@ -59,8 +63,8 @@ pub enum SettingsError {
 pub struct Partial {
     /// etcd endpoints, separated by commas.
     pub etcd: Option<String>,
-    /// MongoDB connection string; may hold a password.
-    pub mongo: Option<String>,
+    /// MongoDB connection string.
+    pub mongo: Option<MongoUri>,
     /// Key prefix.
     pub prefix: Option<String>,
     /// Whom etcd knows us as.
@@ -107,17 +111,25 @@ impl Partial {
         }
     }
 
-    /// The files that nobody but their owner should be able to read.
-    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        [&self.etcd_password_file, &self.etcd_key].into_iter().filter_map(Option::as_deref)
+    /// The files with secrets in them that everybody can read, each in words for whoever can mend it.
+    pub fn exposed_files(&self) -> impl Iterator<Item = String> {
+        let secret = [&self.etcd_password_file, &self.etcd_key].into_iter().flatten();
+        let mode = |file: &PathBuf| std::fs::metadata(file).map_or(0, |about| about.mode());
+        secret
+            .filter(move |file| mode(file) & READABLE_BY_ALL != 0)
+            .map(|file| format!("everybody can read {}: chmod 600 keeps it secret", file.display()))
     }
 
-    /// Fills in the defaults, has the files read with `read`, and checks the whole.
+    /// Fills in the defaults, reads the files with secrets, and checks the whole.
     ///
     /// # Errors
     /// A prefix or an endpoint that cannot be one; a file that cannot be read or does not hold
     /// what it should, by its name.
-    pub fn resolve(
+    pub fn resolve(self) -> Result<Connection, SettingsError> {
+        self.resolve_with(|file| std::fs::read(file))
+    }
+
+    fn resolve_with(
         self,
         read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
     ) -> Result<Connection, SettingsError> {
@@ -147,7 +159,7 @@ impl Partial {
         }
         Ok(Connection {
             endpoints: Endpoints { urls, login, tls },
-            mongo: self.mongo.unwrap_or_else(|| DEFAULT_MONGO.to_owned()),
+            mongo: self.mongo.unwrap_or_else(|| DEFAULT_MONGO.to_owned().into()),
             keys: Keys::new(self.prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         })
     }
@@ -312,16 +324,39 @@ impl fmt::Debug for Secret {
 pub struct Connection {
     /// etcd endpoints.
     pub endpoints: Endpoints,
-    /// MongoDB connection string; may hold a password, so it is never printed as it is.
-    pub mongo: String,
+    /// MongoDB connection string.
+    pub mongo: MongoUri,
     /// The fleet's keys.
     pub keys: Keys,
 }
 
-impl Connection {
-    /// The MongoDB connection string without what stands before the `@`.
-    pub fn mongo_shown(&self) -> String {
-        hide_password(&self.mongo)
+/// A MongoDB connection string, which may hold a password: printed, it has `***` for that.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct MongoUri(String);
+
+impl MongoUri {
+    /// As it is, for the one who connects.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for MongoUri {
+    fn from(uri: String) -> Self {
+        Self(uri)
+    }
+}
+
+impl fmt::Display for MongoUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hide_password(&self.0))
+    }
+}
+
+impl fmt::Debug for MongoUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -338,6 +373,9 @@ pub fn hide_password(uri: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn no_file(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -356,7 +394,7 @@ mod tests {
     }
 
     fn error(toml: &str) -> String {
-        Partial::from_toml("c", toml).unwrap().resolve(files).unwrap_err().to_string()
+        Partial::from_toml("c", toml).unwrap().resolve_with(files).unwrap_err().to_string()
     }
 
     #[test]
@@ -364,9 +402,9 @@ mod tests {
         let flag = Partial { etcd: Some("http://a:1, http://b:2".into()), ..Partial::default() };
         let file =
             Partial::from_toml("c", "etcd = \"http://c:3\"\nprefix = \"/ops\"\ntheme = \"x\"");
-        let connection = flag.or(file.unwrap()).resolve(no_file).unwrap();
+        let connection = flag.or(file.unwrap()).resolve_with(no_file).unwrap();
         assert_eq!(*connection.endpoints, ["http://a:1", "http://b:2"]);
-        assert_eq!((connection.keys.fleet(), connection.mongo.as_str()), ("/ops", DEFAULT_MONGO));
+        assert_eq!((connection.keys.fleet(), connection.mongo.reveal()), ("/ops", DEFAULT_MONGO));
     }
 
     #[test]
@@ -374,7 +412,7 @@ mod tests {
         let wrong = Partial::from_toml("/etc/c.toml", "etcd = 5").unwrap_err().to_string();
         assert!(wrong.starts_with("/etc/c.toml: ") && wrong.contains("line 1"), "{wrong}");
         let ftp = Partial { etcd: Some("ftp://x".into()), ..Partial::default() };
-        assert!(matches!(ftp.resolve(no_file), Err(SettingsError::Endpoint(_))));
+        assert!(matches!(ftp.resolve_with(no_file), Err(SettingsError::Endpoint(_))));
     }
 
     #[test]
@@ -384,6 +422,9 @@ mod tests {
         assert!(error.starts_with("c: line 2: ") && !error.contains("secret"), "{error}");
         assert_eq!(hide_password("mongodb://u:p@ss@h:1/x"), "mongodb://***@h:1/x");
         assert_eq!(hide_password("mongodb://h:1"), "mongodb://h:1");
+        let file = Partial::from_toml("c", "mongo = \"mongodb://u:secret@h:1\"").unwrap();
+        let shown = format!("{file:?} {:?}", file.clone().resolve_with(no_file).unwrap());
+        assert_eq!((shown.matches("mongodb://***@h:1").count(), shown.find("secret")), (2, None));
     }
 
     #[test]
@@ -391,13 +432,29 @@ mod tests {
         let all = "etcd = \"https://a:1\"\netcd_user = \"u\"\netcd_password_file = \"pw\"\n\
                    etcd_ca = \"cert\"\netcd_cert = \"cert\"\netcd_key = \"key\"";
         let partial = Partial::from_toml("c", all).unwrap();
-        assert!(partial.secret_files().eq([Path::new("pw"), Path::new("key")]));
-        let connection = partial.resolve(files).unwrap();
+        let connection = partial.resolve_with(files).unwrap();
         let login = connection.endpoints.login.as_ref().unwrap();
         assert_eq!((login.user.as_str(), login.password.reveal()), ("u", b"s3cret".as_slice()));
         assert!(connection.endpoints.tls.files().eq(["cert", "cert", "key"]));
         let shown = format!("{connection:?}");
         assert!(shown.contains("***") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn a_file_of_secrets_that_everybody_can_read_is_named() {
+        let key = std::env::temp_dir().join(format!("carillon-key-{}", std::process::id()));
+        let exposed = |mode| {
+            std::fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            let public = Some(PathBuf::from("/"));
+            let partial =
+                Partial { etcd_key: Some(key.clone()), etcd_ca: public, ..Partial::default() };
+            partial.exposed_files().collect::<Vec<_>>()
+        };
+        std::fs::write(&key, "").unwrap();
+        assert_eq!(exposed(0o600), Vec::<String>::new());
+        let named = format!("everybody can read {}: chmod 600 keeps it secret", key.display());
+        assert_eq!(exposed(0o644), [named]);
+        std::fs::remove_file(key).unwrap();
     }
 
     #[test]

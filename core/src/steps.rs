@@ -12,8 +12,12 @@ use crate::decide::Cursor;
 use crate::id::{JobName, RunId, WorkerId};
 use crate::job::{Checked, Concurrency};
 use crate::keys::Keys;
-use crate::replica::Versioned;
+use crate::replica::{Replica, Versioned};
 use crate::run::{KillRequest, LiveRun, RunRecord, Running, TriggerRequest};
+
+/// How many live runs one step asks to end at most: with as many compares and reads, and with its
+/// other operations, it fits into what a batch leaves of the 128 that etcd takes.
+pub const VICTIMS: usize = 60;
 
 /// A definite answer to a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,19 +162,32 @@ pub enum Overlap {
     Replace {
         /// The revision up to which the worker knows the state.
         applied: i64,
-        /// The runs to kill.
+        /// The runs to kill; more than [`VICTIMS`] take more than one step.
         victims: Vec<LiveRun>,
     },
 }
 
 impl Overlap {
     /// From the job's policy and what is live.
-    pub fn of<'a>(job: &Checked, applied: i64, live: impl Iterator<Item = &'a LiveRun>) -> Self {
+    pub fn of<J>(job: &Checked, replica: &Replica<J>, on: Option<&WorkerId>) -> Self {
         match job.job.concurrency {
             Concurrency::Forbid => Self::Forbid,
             Concurrency::Allow => Self::Allow,
-            Concurrency::Replace => Self::Replace { applied, victims: live.cloned().collect() },
+            Concurrency::Replace => {
+                let mut victims: Vec<_> = replica.live_on(&job.name, on).cloned().collect();
+                if victims.len() > VICTIMS {
+                    // The others have been asked.
+                    victims.retain(|live| replica.kill_of(live).is_none());
+                }
+                Self::Replace { applied: replica.revision, victims }
+            }
         }
+    }
+
+    /// Whether one step can claim a run and ask all that it replaces to end. Where it cannot, it
+    /// only makes way: it asks the oldest of them, and the claim comes after.
+    pub fn fits(&self) -> bool {
+        !matches!(self, Self::Replace { victims, .. } if victims.len() > VICTIMS)
     }
 }
 
@@ -188,7 +205,7 @@ impl Step {
         Self { job: job.clone(), when, then }
     }
 
-    /// Claims a slot: moves the cursor over it and makes the run's key.
+    /// Claims a slot: moves the cursor over it and makes the run's key, if the overlap fits.
     pub fn claim_slot(
         keys: &Keys,
         g: &Grounds,
@@ -197,19 +214,15 @@ impl Step {
         running: &Running,
         overlap: &Overlap,
     ) -> Self {
-        let (more, kills) = overlapping(keys, g, overlap, running.since);
-        let mut when = grounds(keys, g, true);
-        when.extend(more);
-        let mut then = vec![
+        let then = vec![
             put(keys.cursor(&g.job, g.on.as_ref()), cursor),
             put(keys.running(&g.job, g.on.as_ref(), run), running),
         ];
-        then.extend(kills);
-        Self::new(&g.job, when, then)
+        Self::claim(keys, g, (grounds(keys, g, true), then), running.since, overlap)
     }
 
-    /// Claims a run that was asked for outside the schedule: takes its trigger and makes its key.
-    /// `trigger` is its id, which becomes the run's, and its revision.
+    /// Claims a run that was asked for outside the schedule: takes its trigger and makes its key, if
+    /// the overlap fits. `trigger` is its id, which becomes the run's, and its revision.
     pub fn claim_trigger(
         keys: &Keys,
         g: &Grounds,
@@ -217,13 +230,25 @@ impl Step {
         running: &Running,
         overlap: &Overlap,
     ) -> Self {
-        let (more, kills) = overlapping(keys, g, overlap, running.since);
-        let key = keys.trigger(&g.job, trigger.0);
-        let mut when = vec![must(key.clone(), Test::ModifiedAt(trigger.1), Refusal::TriggerGone)];
-        when.extend(grounds(keys, g, false));
-        when.extend(more);
+        let mut taken = Self::withdraw(keys, &g.job, trigger);
+        taken.when.extend(grounds(keys, g, false));
         let run = keys.running(&g.job, g.on.as_ref(), trigger.0);
-        let mut then = vec![Write::Delete(key), put(run, running)];
+        taken.then.push(put(run, running));
+        Self::claim(keys, g, (taken.when, taken.then), running.since, overlap)
+    }
+
+    fn claim(
+        keys: &Keys,
+        g: &Grounds,
+        (mut when, mut then): (Vec<Predicate>, Vec<Write>),
+        now: DateTime<Utc>,
+        overlap: &Overlap,
+    ) -> Self {
+        let (more, kills) = overlapping(keys, g, overlap, now);
+        when.extend(more);
+        if !overlap.fits() {
+            then.clear();
+        }
         then.extend(kills);
         Self::new(&g.job, when, then)
     }
@@ -235,9 +260,16 @@ impl Step {
         trigger: (RunId, i64),
         record: &RunRecord,
     ) -> Self {
+        let mut step = Self::withdraw(keys, job, trigger);
+        step.then.push(put(keys.done(job, record.id), record));
+        step
+    }
+
+    /// Takes away a trigger whose run is recorded already.
+    pub fn withdraw(keys: &Keys, job: &JobName, trigger: (RunId, i64)) -> Self {
         let key = keys.trigger(job, trigger.0);
         let when = vec![must(key.clone(), Test::ModifiedAt(trigger.1), Refusal::TriggerGone)];
-        Self::new(job, when, vec![Write::Delete(key), put(keys.done(job, record.id), record)])
+        Self::new(job, when, vec![Write::Delete(key)])
     }
 
     /// Moves the cursor over slots that do not run, or makes it follow a change of the job.
@@ -296,11 +328,8 @@ impl Step {
         mut when: Vec<Predicate>,
     ) -> Self {
         let kill = keys.kill_run(&live.job, live.run);
-        let mut then = vec![
-            Write::Delete(keys.running_key(live)),
-            Write::Delete(kill.clone()),
-            put(keys.done(&live.job, live.run), record),
-        ];
+        let mut then = gone(keys, live);
+        then.push(put(keys.done(&live.job, live.run), record));
         if let Some((id, request)) = again {
             let of_job = Test::ModifiedBefore(live.fence + 1);
             when.push(must(kill, Test::ModifiedAt(0), Refusal::KillAsked));
@@ -308,6 +337,12 @@ impl Step {
             then.push(put(keys.trigger(&live.job, *id), request));
         }
         Self::new(&live.job, when, then)
+    }
+
+    /// Takes away a run that a restored etcd takes for live and whose end is recorded. Otherwise it
+    /// would be settled as lost, and perhaps run again.
+    pub fn forget(keys: &Keys, live: &LiveRun) -> Self {
+        Self::new(&live.job, vec![is_the_run(keys, live)], gone(keys, live))
     }
 
     /// Deletes a decision that MongoDB has acknowledged.
@@ -402,6 +437,7 @@ fn overlapping(
         Overlap::Allow => (Vec::new(), Vec::new()),
         Overlap::Forbid => (vec![all_before(1)], Vec::new()),
         Overlap::Replace { applied, victims } => {
+            let victims = victims.get(..VICTIMS).unwrap_or(victims);
             let kill = KillRequest {
                 grace_secs: None,
                 by: "the next run (concurrency replace)".to_owned(),
@@ -416,6 +452,12 @@ fn overlapping(
             (when.collect(), kills.collect())
         }
     }
+}
+
+/// Nothing of a live run is left: neither its key nor the wish for its end.
+fn gone(keys: &Keys, live: &LiveRun) -> Vec<Write> {
+    let kill = keys.kill_run(&live.job, live.run);
+    vec![Write::Delete(keys.running_key(live)), Write::Delete(kill)]
 }
 
 fn is_the_run(keys: &Keys, live: &LiveRun) -> Predicate {

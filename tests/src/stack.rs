@@ -265,7 +265,7 @@ impl Stack {
     /// When a file of secrets cannot be read.
     pub async fn connect(&self, prefix: &str) -> Result<Etcd> {
         let settings = Partial { prefix: Some(prefix.to_owned()), ..self.access() };
-        let connection = settings.resolve(|file| fs::read(file))?;
+        let connection = settings.resolve()?;
         Ok(Etcd::connect(&connection.endpoints, connection.keys).await?)
     }
 

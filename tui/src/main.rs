@@ -1,7 +1,6 @@
 //! `carillon`: arguments in, exit code out. Without a subcommand it is the console.
 
 use std::io::IsTerminal;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,11 +11,8 @@ use carillon_console::keymap::Keymap;
 use carillon_console::model::Setup;
 use carillon_console::operator::{Operator, Who};
 use carillon_console::theme::{DEFAULT_THEME, Depth, Theme};
-use carillon_core::settings::{Connection, Partial};
+use carillon_core::settings::{Connection, MongoUri, Partial};
 use clap::Parser;
-
-/// The bit of a file's mode that lets everybody read it.
-const READABLE_BY_ALL: u32 = 0o004;
 
 /// Cron for a fleet, operated from the terminal.
 ///
@@ -45,7 +41,7 @@ struct Arguments {
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true, global = true)]
-    mongo: Option<String>,
+    mongo: Option<MongoUri>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX", global = true)]
     prefix: Option<String>,
@@ -95,13 +91,8 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     let file = Partial::from_toml(&config.display().to_string(), &text)
         .map_err(|e| Failure::Failed(e.to_string()))?;
     let given = given.or(file);
-    for file in given.secret_files() {
-        if std::fs::metadata(file).is_ok_and(|about| about.mode() & READABLE_BY_ALL != 0) {
-            cli::tell(&format!("everybody can read {}: chmod 600 keeps it secret", file.display()));
-        }
-    }
-    let connection: Connection =
-        given.resolve(|file| std::fs::read(file)).map_err(|e| Failure::Failed(e.to_string()))?;
+    given.exposed_files().for_each(|exposed| cli::tell(&exposed));
+    let connection = given.resolve().map_err(|e| Failure::Failed(e.to_string()))?;
     let who = who();
     let failed = |e: std::io::Error| Failure::Failed(e.to_string());
     let runtime =
@@ -145,7 +136,7 @@ async fn console(
     };
     let setup = Setup {
         etcd: connection.endpoints.join(", "),
-        mongo: connection.mongo_shown(),
+        mongo: connection.mongo.to_string(),
         keys: connection.keys,
         read_only,
         theme,

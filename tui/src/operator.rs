@@ -119,7 +119,7 @@ impl Operator {
     /// An address that cannot be one.
     pub async fn connect(connection: &Connection, who: Who) -> Result<Self, OperatorError> {
         let etcd = Etcd::connect(&connection.endpoints, connection.keys.clone()).await?;
-        let records = Records::connect(&connection.mongo, connection.keys.fleet()).await?;
+        let records = Records::connect(connection.mongo.reveal(), connection.keys.fleet()).await?;
         Ok(Self {
             jobs: Jobs::new(etcd.clone()),
             claims: Claims::new(etcd.clone()),

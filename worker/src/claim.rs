@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use carillon_core::decide::{Gap, Move, due_at};
-use carillon_core::id::{RunId, Slot, WorkerId};
+use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest};
-use carillon_core::steps::{Grounds, Step};
+use carillon_core::steps::{Grounds, Overlap, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::metrics::Decision;
@@ -31,8 +31,15 @@ pub(crate) enum Effect {
     Records(Box<RunRecord>),
     /// Only the cursor moves.
     Moves,
-    /// A key that nobody needs is gone.
+    /// Nothing: a key that nobody needs is gone, or runs that are to be replaced are asked to end.
     Tidies,
+}
+
+impl Effect {
+    /// Of a step that claims a run, or only makes way for it.
+    fn of_claim(live: LiveRun, entry: Arc<JobEntry>, overlap: &Overlap) -> Self {
+        if overlap.fits() { Self::Begins(live, entry) } else { Self::Tidies }
+    }
 }
 
 impl Proposal {
@@ -100,7 +107,7 @@ pub(crate) fn propose(keys: &Keys, wanted: Wanted, run: RunId, now: DateTime<Utc
             let value = Running { slot: Some(slot), ..claimed(&grounds, &entry, now, within) };
             let step = Step::claim_slot(keys, &grounds, &cursor, run, &value, &overlap);
             let live = LiveRun { job, on: grounds.on, run, fence: 0, value };
-            return Proposal { step, effect: Effect::Begins(live, entry) };
+            return Proposal { step, effect: Effect::of_claim(live, entry, &overlap) };
         }
         Move::Skip { slot, cursor, because } => {
             let reason = format!("the run {because} was still live");
@@ -133,15 +140,13 @@ pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<
             // The trigger's id becomes the run's: whoever asked can follow it.
             let step = Step::claim_trigger(keys, &grounds, taken, &value, &overlap);
             let live = LiveRun { job, on: grounds.on, run: id, fence: 0, value };
-            Proposal { step, effect: Effect::Begins(live, entry) }
+            Proposal { step, effect: Effect::of_claim(live, entry, &overlap) }
         }
         Err((outcome, reason)) => {
-            let worker = &grounds.worker;
-            let mut record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
+            let worker = grounds.worker.as_str();
+            let record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
+                .asked_for(&request)
                 .kept_for(retention_days);
-            record.trigger = request.kind;
-            record.attempt = request.attempt;
-            record.scheduled_time = request.slot.map(Slot::instant);
             let step = Step::settle_trigger(keys, &job, taken, &record);
             Proposal { step, effect: Effect::Records(Box::new(record)) }
         }
@@ -173,10 +178,12 @@ pub(crate) fn propose_lost(
 pub(crate) fn propose_unstarted(
     keys: &Keys,
     live: &LiveRun,
-    reason: &str,
+    (outcome, reason): (Outcome, &str),
+    retention_days: Option<u32>,
     now: DateTime<Utc>,
 ) -> Proposal {
-    let record = RunRecord::of_run(live, "", now).ended(Outcome::Missed, now, reason);
+    let record =
+        RunRecord::of_run(live, "", now).kept_for(retention_days).ended(outcome, now, reason);
     let step = Step::end(keys, live, &record, None);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }
@@ -190,7 +197,8 @@ fn gap_record(
     now: DateTime<Utc>,
 ) -> RunRecord {
     let id = RunId::new(now);
-    let mut record = RunRecord::of_none(id, &entry.name, outcome, worker, now, &gap.reason);
+    let mut record =
+        RunRecord::of_none(id, &entry.name, outcome, worker.as_str(), now, &gap.reason);
     record.command = entry.job().map(|j| j.command.clone()).unwrap_or_default();
     record.scheduled_time = Some(gap.from.instant());
     record.job_revision = entry.mod_revision;

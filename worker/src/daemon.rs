@@ -19,7 +19,7 @@ use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -35,7 +35,7 @@ use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::report::{REPORTS_BOUND, Report, Reporter};
 use crate::skew::{Skew, Source, Verdict};
-use crate::supervise::{ORDERS_BOUND, Over, Supervisor, order};
+use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
 const TOLD_FROM: TimeDelta = TimeDelta::milliseconds(1);
@@ -86,9 +86,9 @@ pub(crate) async fn run(
     let connection = &options.connection;
     let keys = connection.keys.clone();
     let etcd = Etcd::connect(&connection.endpoints, keys.clone()).await?;
-    let records = Records::connect(&connection.mongo, keys.fleet())
+    let records = Records::connect(connection.mongo.reveal(), keys.fleet())
         .await
-        .with_context(|| format!("cannot use {}", connection.mongo_shown()))?;
+        .with_context(|| format!("cannot use {}", connection.mongo))?;
     info!(
         "worker {} of fleet {} on etcd {} and MongoDB {}, state in {}",
         options.id,
@@ -163,6 +163,7 @@ pub(crate) async fn run(
         arrived: Vec::new(),
         arrived_until: None,
         running: JoinSet::new(),
+        charges: HashMap::new(),
     };
     let worked =
         daemon.work(etcd.feed(), mongo_clock, alarm, &mut stops, options.drain_timeout).await;
@@ -189,6 +190,7 @@ fn first_registration(options: &Options) -> Registration {
         draining: false,
         full: false,
         standing_by: None,
+        restored: false,
         watch_revision: 0,
         table_hash: String::new(),
         spool_bytes: 0,
@@ -228,6 +230,8 @@ struct Daemon {
     arrived: Vec<Answered>,
     arrived_until: Option<Instant>,
     running: JoinSet<Over>,
+    /// Which run each of these tasks has in hand.
+    charges: HashMap<Id, Charge>,
 }
 
 impl Daemon {
@@ -260,9 +264,12 @@ impl Daemon {
                     Ok(answered) => self.on_arrival(answered),
                     Err(e) => error!("a decision failed: {e}"),
                 },
-                Some(over) = self.running.join_next() => match over {
-                    Ok(over) => self.on_over(&over),
-                    Err(e) => error!("a run was not seen through: {e}"),
+                Some(over) = self.running.join_next_with_id() => match over {
+                    Ok((task, over)) => {
+                        self.charges.remove(&task);
+                        self.on_over(&over);
+                    }
+                    Err(e) => self.on_failed(&e),
                 },
                 Ok(()) = self.standing.changed() => self.on_standing(),
                 Some(offset) = mongo_clock.recv() => {
@@ -342,8 +349,9 @@ impl Daemon {
                         orders.try_send(order(&kill)).ok();
                     }
                     self.orders.insert(live.run, orders);
-                    let supervisor = self.supervisor.clone();
-                    self.running.spawn(supervisor.see_through(live, entry, to_run, retention_days));
+                    let charge = Charge { live, entry, retention_days };
+                    let seen = self.supervisor.clone().see_through(charge.clone(), to_run);
+                    self.charges.insert(self.running.spawn(seen).id(), charge);
                 }
                 Act::Kill(run, request) => self.order(run, order(&request)),
                 Act::Abandon(run, reason) => self.order(run, Order::Abandon { reason }),
@@ -439,6 +447,21 @@ impl Daemon {
                 self.lateness.pop_front();
             }
             self.lateness.push_back(u64::try_from(late.num_milliseconds()).unwrap_or(0));
+        }
+    }
+
+    /// The supervisor of a run has failed, which only a bug can do: the run must not stay live for
+    /// ever.
+    fn on_failed(&mut self, e: &JoinError) {
+        let Some(charge) = self.charges.remove(&e.id()) else { return };
+        let (job, run) = (charge.live.job.clone(), charge.live.run);
+        if self.orders.remove(&run).is_some() {
+            error!(%job, %run, "a run was not seen through, and is given up: {e}");
+            let given_up = self.supervisor.clone().give_up(charge.clone());
+            self.charges.insert(self.running.spawn(given_up).id(), charge);
+        } else {
+            error!(%job, %run, "a run is left to the others, who settle it after this worker: {e}");
+            self.decider.on_over(run, None);
         }
     }
 
@@ -538,7 +561,7 @@ impl Daemon {
         self.metrics.running(told.running as usize);
         self.metrics.draining(told.draining);
         self.metrics.standing_by(told.standing_by.as_deref());
-        let lateness = &self.lateness;
+        let (lateness, restored) = (&self.lateness, self.restored.is_some());
         self.registration.send_if_modified(|r| {
             // Load is told with the next renewal; whether it takes anything new, at once.
             let news = (r.draining, r.full, &r.standing_by)
@@ -548,6 +571,7 @@ impl Daemon {
             }
             r.running = told.running;
             (r.draining, r.full, r.standing_by) = (told.draining, told.full, told.standing_by);
+            r.restored = restored;
             news
         });
     }

@@ -238,11 +238,7 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
             return;
         }
-        let run = RunId::new(now);
-        if matches!(wanted.step, Move::Run { .. }) {
-            self.runs.claiming(run);
-        }
-        let proposal = propose(&self.keys, wanted, run, now);
+        let proposal = propose(&self.keys, wanted, RunId::new(now), now);
         self.put_forward(proposal);
     }
 
@@ -267,14 +263,14 @@ impl Decider {
             self.schedule.leave_to_others(Due::TriggerTurn(job.clone(), id), wanted.rank, now);
             return;
         }
-        if wanted.verdict.is_ok() {
-            self.runs.claiming(id);
-        }
         let proposal = propose_trigger(&self.keys, wanted, now);
         self.put_forward(proposal);
     }
 
     fn put_forward(&mut self, proposal: Proposal) {
+        if let Effect::Begins(live, _) = &proposal.effect {
+            self.runs.claiming(live.run);
+        }
         self.deciding.insert(proposal.step.job.clone());
         self.proposals.push(proposal);
     }
@@ -368,7 +364,7 @@ impl Decider {
     fn go_ahead(&mut self, run: RunId) {
         let Some(Waiting { live, entry }) = self.waiting.remove(&run) else { return };
         self.schedule.agenda.remove(&Due::Spawn(live.job.clone(), run));
-        let retention_days = self.schedule.retention_of(&entry);
+        let retention_days = self.schedule.retention_of(Some(&entry));
         let kill = self.schedule.replica.kill_of(&live);
         self.acts.push(Act::Start { live, entry, retention_days, kill });
     }
@@ -465,16 +461,22 @@ impl Decider {
             return;
         }
         let live = live.clone();
-        match self.schedule.replica.job(job).map(Arc::new) {
-            Some(entry) if entry.state.is_ok() && !self.runs.is_given_up(run) => {
+        let entry = self.schedule.replica.job(job).map(Arc::new);
+        let days = self.schedule.retention_of(entry.as_deref());
+        let end = match entry {
+            Some(_) => (Outcome::Skipped, "the job changed before the run could start"),
+            None => (Outcome::Missed, "the job was deleted before the run could start"),
+        };
+        // Of another revision it is not what was claimed.
+        match entry.filter(|entry| entry.mod_revision == live.value.job_revision) {
+            Some(entry) if !self.runs.is_given_up(run) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
             _ if self.deciding.contains(job) => {}
             _ => {
-                let reason = "the job was deleted before the run could start";
                 self.runs.give_up(run);
-                let proposal = propose_unstarted(&self.keys, &live, reason, now);
+                let proposal = propose_unstarted(&self.keys, &live, end, days, now);
                 self.put_forward(proposal);
             }
         }
@@ -517,10 +519,7 @@ impl Decider {
             return;
         }
         let entry = self.schedule.replica.job(job);
-        let days = match &entry {
-            Some(entry) => self.schedule.retention_of(entry),
-            None => self.schedule.replica.settings().0.retention_days,
-        };
+        let days = self.schedule.retention_of(entry.as_ref());
         // Nothing follows a run that somebody wanted dead.
         let again = entry.as_ref().filter(|_| self.schedule.replica.kill_of(&live).is_none());
         let again = again.and_then(|entry| follow_up(entry, &live, Outcome::Lost, now));
@@ -597,3 +596,6 @@ impl Decider {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Points at which a worker can be made to die, so that a test can show what the fleet does then.
+//! Points at which a worker, or the supervisor of a run, can be made to die, so that a test can show
+//! what the fleet does then.
 //! Nothing happens in a release build.
 
 use std::sync::Arc;
@@ -30,21 +31,29 @@ impl Point {
     }
 }
 
+/// What a point's name is preceded by where only the supervisor of the run is to die there.
+const PANIC: &str = "panic-";
+
 /// Where this worker is to die: nowhere, unless a test said so.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fault(Option<Arc<str>>);
 
 impl Fault {
-    /// To die at the point of this name.
+    /// To die at the point of this name; `panic-started` is death of one run's supervisor there.
     pub fn at(name: Option<&str>) -> Self {
         Self(name.map(Arc::from))
     }
 
     /// Dies here, as by `kill -9`, if this is the point.
+    #[expect(clippy::panic, reason = "a test asks for it")]
     pub fn reach(&self, point: Point) {
-        if cfg!(debug_assertions) && self.0.as_deref() == Some(point.name()) {
+        let Some(at) = self.0.as_deref().filter(|_| cfg!(debug_assertions)) else { return };
+        if at == point.name() {
             // It cannot fail: the signal goes to this process.
             kill(Pid::this(), Signal::SIGKILL).ok();
+        }
+        if at.strip_prefix(PANIC) == Some(point.name()) {
+            panic!("a test asked for a fault");
         }
     }
 }

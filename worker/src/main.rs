@@ -20,14 +20,13 @@ mod skew;
 mod supervise;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use carillon_core::id::WorkerId;
-use carillon_core::settings::{Connection, Partial};
+use carillon_core::settings::{MongoUri, Partial};
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use fault::Fault;
@@ -35,9 +34,6 @@ use metrics::{Desk, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
-
-/// The bit of a file's mode that lets everybody read it.
-const READABLE_BY_ALL: u32 = 0o004;
 
 /// Runs the jobs of a Carillon fleet on this machine.
 ///
@@ -69,7 +65,7 @@ struct Arguments {
     /// MongoDB connection string [default: mongodb://127.0.0.1:27017]; put one with a password
     /// into the variable or the file, where `ps` does not show it
     #[arg(long, value_name = "URI", env = "CARILLON_MONGO", hide_env_values = true)]
-    mongo: Option<String>,
+    mongo: Option<MongoUri>,
     /// Key prefix in etcd, which names the fleet [default: /cron]
     #[arg(long, env = "CARILLON_PREFIX")]
     prefix: Option<String>,
@@ -98,7 +94,8 @@ struct Arguments {
     /// example 127.0.0.1:9464; nowhere where not given
     #[arg(long, value_name = "HOST:PORT", env = "CARILLON_METRICS_ADDR")]
     metrics_addr: Option<String>,
-    /// Where to die, for tests: claimed, started, ended or settled
+    /// Where to die, for tests: claimed, started, ended or settled, or with panic- before it, where
+    /// the supervisor of a run is to
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
     /// A file with milliseconds by which to set this worker's clock off, for tests
@@ -201,12 +198,8 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         etcd_key: arguments.etcd_key,
     };
     let given = given.or(file);
-    for file in given.secret_files() {
-        if std::fs::metadata(file).is_ok_and(|about| about.mode() & READABLE_BY_ALL != 0) {
-            tracing::warn!("everybody can read {}: chmod 600 keeps it secret", file.display());
-        }
-    }
-    let connection: Connection = given.resolve(|file| std::fs::read(file))?;
+    given.exposed_files().for_each(|exposed| tracing::warn!("{exposed}"));
+    let connection = given.resolve()?;
     let host = nix::unistd::gethostname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
     let id = arguments.id.unwrap_or_else(|| host.clone());

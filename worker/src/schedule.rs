@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use carillon_core::decide::{Move, Situation, Step, due_at, next_step};
+use carillon_core::decide::{Move, Situation, Step, due_at, next_step, retention_days};
 use carillon_core::fleet::rules_version;
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::{Checked, Job, JobEntry, Scope, StoredJob};
@@ -538,7 +538,7 @@ impl Schedule {
                 Ok(Some(Wanted {
                     grounds: self.grounds(job, on.as_ref(), entry.mod_revision, lease),
                     overlap: self.overlap(checked, on.as_ref()),
-                    retention_days: self.retention_of(&entry),
+                    retention_days: self.retention_of(Some(&entry)),
                     entry: entry.clone(),
                     step,
                     blocking,
@@ -548,10 +548,9 @@ impl Schedule {
         }
     }
 
-    /// For how many days the job's records are kept; for ever where neither it nor the fleet says.
-    pub fn retention_of(&self, entry: &JobEntry) -> Option<u32> {
-        let own = entry.job().and_then(|job| job.retention_days);
-        own.or(self.replica.settings().0.retention_days)
+    /// For how many days the job's records are kept.
+    pub fn retention_of(&self, entry: Option<&JobEntry>) -> Option<u32> {
+        retention_days(entry, &self.replica.settings().0)
     }
 
     /// The live runs of the job that were claimed before `live`.
@@ -561,7 +560,7 @@ impl Schedule {
     }
 
     fn overlap(&self, checked: &Checked, on: Option<&WorkerId>) -> Overlap {
-        Overlap::of(checked, self.replica.revision, self.replica.live_on(&checked.name, on))
+        Overlap::of(checked, &self.replica, on)
     }
 
     /// Whether this worker must not write anything: it may know a past that is not true.

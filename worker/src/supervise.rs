@@ -15,6 +15,7 @@ use carillon_core::run::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::clock;
@@ -31,6 +32,8 @@ const EVENTS_BOUND: usize = 4;
 /// What the guard ends runs with, by signal(7).
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+/// What the record of a run says that the worker itself has failed.
+const FAILED: &str = "the worker failed while it ran; see its log";
 /// Pauses between attempts to end a run in etcd grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,25 @@ pub(crate) struct Supervisor {
     pub fleet: String,
 }
 
+/// A claimed run and what its supervisor needs to know of it.
+#[derive(Clone)]
+pub(crate) struct Charge {
+    /// The run; its fence is the revision of the claim.
+    pub live: LiveRun,
+    /// The job as it was claimed.
+    pub entry: Arc<JobEntry>,
+    pub retention_days: Option<u32>,
+}
+
+impl Charge {
+    /// The record of the run, as it stands at its start.
+    fn record(&self, fleet: &str, start_time: DateTime<Utc>) -> RunRecord {
+        let command = self.entry.job().map_or("", |job| job.command.as_str());
+        let record = RunRecord::of_run(&self.live, command, start_time);
+        RunRecord { fleet: fleet.to_owned(), ..record.kept_for(self.retention_days) }
+    }
+}
+
 /// How a run ended, for the daemon's books.
 pub(crate) struct Over {
     /// The run.
@@ -60,26 +82,18 @@ pub(crate) struct Over {
 }
 
 impl Supervisor {
-    /// Sees one claimed run through to its end. `live.fence` is the revision of the claim.
-    pub async fn see_through(
-        self,
-        live: LiveRun,
-        entry: Arc<JobEntry>,
-        orders: mpsc::Receiver<Order>,
-        retention_days: Option<u32>,
-    ) -> Over {
+    /// Sees one claimed run through to its end.
+    pub async fn see_through(self, charge: Charge, orders: mpsc::Receiver<Order>) -> Over {
+        let record = charge.record(&self.fleet, clock::now());
+        let Charge { live, entry, .. } = charge;
         let Ok(checked) = &entry.state else {
             // Only a whole job is claimed.
             return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
         };
-        let record = RunRecord {
-            fleet: self.fleet.clone(),
-            ..RunRecord::of_run(&live, &checked.job.command, clock::now()).kept_for(retention_days)
-        };
         if let Some(reason) = self.must_not_spawn(&live) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(Outcome::Missed, clock::now(), &reason);
-            let ended_at = self.end(&live, &entry, record).await;
+            let ended_at = self.end(&live, &entry, record, false).await;
             return Over { live, lateness: None, outcome: Outcome::Missed, ended_at };
         }
         self.fault.reach(Point::Claimed);
@@ -99,30 +113,41 @@ impl Supervisor {
         let mut follower = Follower { supervisor: &self, record, state, due, lateness: None };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
-        let running = tokio::spawn(async move { executor.run(spec, orders, events).await });
+        // In a set, it ends with this one, should this one fail.
+        let mut running = JoinSet::new();
+        running.spawn(async move { executor.run(spec, orders, events).await });
         while let Some(event) = happened.recv().await {
             follower.take(&live, event).await;
         }
         let Follower { record, state, lateness, .. } = follower;
         drop(state);
-        let record = match running.await {
-            Ok(finished) => self.finish(&live, record, finished).await,
-            // Only a bug gets here. The run's group was killed when its task ended.
-            Err(e) => {
-                error!(job = %live.job, run = %live.run, "the run's task failed: {e}");
-                record.ended(
-                    Outcome::Lost,
-                    clock::now(),
-                    "the worker failed while it ran; see its log",
-                )
+        let record = match running.join_next().await {
+            Some(Ok(finished)) => self.finish(&live, record, finished).await,
+            // Only a bug gets here.
+            failed => {
+                error!(job = %live.job, run = %live.run, "the run's task failed: {failed:?}");
+                self.executor.sweep(live.run).await;
+                record.ended(Outcome::Lost, clock::now(), FAILED)
             }
         };
         self.fault.reach(Point::Ended);
         let outcome = record.outcome;
-        let ended_at = self.end(&live, &entry, record).await;
+        let ended_at = self.end(&live, &entry, record, false).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
         Over { live, lateness, outcome, ended_at }
+    }
+
+    /// Settles a run whose supervisor has failed, which only a bug can do, once nothing of it is left.
+    pub async fn give_up(self, charge: Charge) -> Over {
+        let record = charge.record(&self.fleet, charge.live.value.since);
+        let Charge { live, entry, .. } = charge;
+        self.executor.sweep(live.run).await;
+        let outcome = Outcome::Lost;
+        let record = record.ended(outcome, clock::now(), FAILED);
+        // The one that failed may have ended it before.
+        let ended_at = self.end(&live, &entry, record, true).await;
+        Over { live, lateness: None, outcome, ended_at }
     }
 
     async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {
@@ -193,11 +218,17 @@ impl Supervisor {
     }
 
     /// Turns the run's key into its `done/` record, and asks for another attempt if the job wants
-    /// one, for as long as etcd takes to answer. Returns the revision of the end, where it is known.
-    async fn end(&self, live: &LiveRun, entry: &JobEntry, record: RunRecord) -> Option<i64> {
+    /// one, for as long as etcd takes to answer; whether an earlier try may have done so is
+    /// `asked_before`. Returns the revision of the end, where it is known.
+    async fn end(
+        &self,
+        live: &LiveRun,
+        entry: &JobEntry,
+        record: RunRecord,
+        mut asked_before: bool,
+    ) -> Option<i64> {
         let mut again = follow_up(entry, live, record.outcome, clock::now());
         let mut pause = Duration::from_millis(100);
-        let mut asked_before = false;
         loop {
             let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
             match self.courier.send(step).await {

@@ -5,8 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use carillon_core::run::RunRecord;
+use carillon_core::run::{Outcome, RunRecord};
 use system_tests::faults::{self, Signal};
+use system_tests::fleet::WorkerOptions;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Scene, eventually};
@@ -30,6 +31,25 @@ async fn start(scene: &Scene, name: &str, further: &str) -> RunRecord {
     let live = scene.started(name).await;
     eventually("its three processes", || async { (alive(live.id) == 3).then_some(()) }).await;
     live
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_supervisor_fails_is_settled_and_leaves_nothing() {
+    let mut scene = Scene::shared(0).await;
+    let arguments = ["--fault", "panic-started"].map(str::to_owned).into();
+    let options = WorkerOptions { arguments, ..WorkerOptions::default() };
+    scene.fleet.add_with("w1", &options).await.unwrap();
+    let job = format!(r#"{{"name":"failed","command":"{STUBBORN}","cronExpr":"0 0 1 1 *"}}"#);
+    scene.put("failed", &job);
+    scene.carillon_ok(&["run", "failed"]);
+    let record = scene.finished("failed").await;
+    assert_eq!(record.outcome, Outcome::Lost);
+    assert_eq!(record.err, "the worker failed while it ran; see its log");
+    assert_eq!(alive(record.id), 0);
+    // Nothing of it keeps the worker from leaving: there is no drain time to be waited for.
+    let asked = Instant::now();
+    assert!(scene.fleet.stop("w1").await.unwrap().success());
+    assert!(asked.elapsed() < TTL, "{:?}", asked.elapsed());
 }
 
 fn alive(run: RunId) -> usize {

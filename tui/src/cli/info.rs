@@ -34,7 +34,7 @@ pub(super) async fn info(
         ("prefix", connection.keys.fleet().to_owned()),
         ("etcd", connection.endpoints.join(",")),
         ("etcdState", etcd_state),
-        ("mongo", connection.mongo_shown()),
+        ("mongo", connection.mongo.to_string()),
         ("mongoState", mongo_state),
     ];
     if format == Format::Json {

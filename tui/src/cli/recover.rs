@@ -9,7 +9,7 @@ use std::io::{IsTerminal, Write};
 
 use carillon_core::claims::Step;
 use carillon_core::id::{JobName, Slot};
-use carillon_core::recover::{Known, Reset, Wrong, forget, is_restored, resets, settle};
+use carillon_core::recover::{Known, Reset, Wrong, is_restored, resets, settle};
 use carillon_core::replica::Replica;
 use carillon_core::why::MAX_SKEW;
 use chrono::Utc;
@@ -48,22 +48,23 @@ pub(super) async fn recover(
     trust_clock(operator).await?;
     print::aside("reading the newest recorded slot of every job");
     let newest = operator.records.newest_slots().await?;
-    let restored = only.is_empty() && (how.restored || is_restored(&state));
-    let plan = Plan::of(operator, &state, &newest, only, restored).await?;
-    plan.tell(only, restored)?;
+    let restored = how.restored || is_restored(&state);
+    let asked = Asked { newest, only, restored };
+    let plan = Plan::of(operator, &state, &asked).await?;
+    plan.tell(&asked)?;
     if only.is_empty() && !restored && state.workers.is_empty() {
         print::note(
             "no worker is registered to say whether etcd was restored: if it was, add --restored",
         );
     }
-    if how.dry_run || plan.is_empty() && !restored {
+    if how.dry_run || plan.is_empty() && !asked.is_of_fleet() {
         return Ok(());
     }
     if !how.yes && !confirmed()? {
         return Err(Failure::Failed("nothing was done".to_owned()));
     }
-    carry_out(operator, plan, &newest, only).await?;
-    if restored {
+    carry_out(operator, plan, &asked).await?;
+    if asked.is_of_fleet() {
         let (settings, read) = replica(operator).await?.settings();
         if !told(operator.set_recovered(settings, read, Utc::now()).await?) {
             return Err(Failure::Conflict(
@@ -88,6 +89,27 @@ async fn trust_clock(operator: &Operator) -> Result<(), Failure> {
     )))
 }
 
+/// What is to be put right, and after what.
+struct Asked<'a> {
+    /// The newest recorded slot of each job.
+    newest: BTreeMap<JobName, Slot>,
+    only: &'a [JobName],
+    restored: bool,
+}
+
+impl Asked<'_> {
+    /// Whether a restore is to be recovered from as a whole, after which the workers go on.
+    fn is_of_fleet(&self) -> bool {
+        self.restored && self.only.is_empty()
+    }
+
+    fn known<'a>(&'a self, replica: &'a Replica) -> Known<'a> {
+        let Self { newest, only, restored } = self;
+        let restored = *restored;
+        Known { replica, newest, only, restored, now: Utc::now(), max_skew: MAX_SKEW }
+    }
+}
+
 /// What is to be done.
 struct Plan {
     resets: Vec<Reset>,
@@ -98,17 +120,10 @@ struct Plan {
 }
 
 impl Plan {
-    async fn of(
-        operator: &Operator,
-        state: &Replica,
-        newest: &BTreeMap<JobName, Slot>,
-        only: &[JobName],
-        restored: bool,
-    ) -> Result<Self, Failure> {
-        let now = Utc::now();
-        let known = Known { replica: state, newest, only, now, max_skew: MAX_SKEW };
+    async fn of(operator: &Operator, state: &Replica, asked: &Asked<'_>) -> Result<Self, Failure> {
+        let known = asked.known(state);
         let mut plan = Self { resets: resets(&known), missed: Vec::new(), over: Vec::new() };
-        if !restored {
+        if !asked.is_of_fleet() {
             return Ok(plan);
         }
         let (keys, by) = (operator.etcd.keys(), operator.who.to_string());
@@ -120,7 +135,7 @@ impl Plan {
         for live in state.all_live() {
             let record = operator.records.get(live.run).await?;
             if record.is_some_and(|record| record.outcome.is_final()) {
-                plan.over.push(forget(keys, live));
+                plan.over.push(Step::forget(keys, live));
             }
         }
         Ok(plan)
@@ -130,7 +145,7 @@ impl Plan {
         self.resets.is_empty() && self.missed.is_empty() && self.over.is_empty()
     }
 
-    fn tell(&self, only: &[JobName], restored: bool) -> Result<(), Failure> {
+    fn tell(&self, asked: &Asked<'_>) -> Result<(), Failure> {
         for reset in &self.resets {
             tell_reset(reset, "goes")?;
         }
@@ -141,10 +156,10 @@ impl Plan {
         for (count, noun, fate) in counts.into_iter().filter(|(count, ..)| *count > 0) {
             print::line(&format!("{}: {fate}", text::count(count as u64, noun)))?;
         }
-        match (restored, self.is_empty()) {
+        match (asked.is_of_fleet(), self.is_empty()) {
             (true, _) => print::line("etcd was restored: then the workers that stand by go on"),
             (false, false) => Ok(()),
-            (false, true) if only.is_empty() => print::line(
+            (false, true) if asked.only.is_empty() => print::line(
                 "nothing to recover: no cursor is wrong, and no worker says that etcd was restored",
             ),
             (false, true) => print::line("nothing to recover: no cursor is wrong"),
@@ -165,12 +180,7 @@ fn tell_reset(reset: &Reset, verb: &str) -> Result<(), Failure> {
     print::clean_line(&format!("{}{on}: cursor {verb} from {from} to {to}: {why}", reset.job))
 }
 
-async fn carry_out(
-    operator: &Operator,
-    plan: Plan,
-    newest: &BTreeMap<JobName, Slot>,
-    only: &[JobName],
-) -> Result<(), Failure> {
+async fn carry_out(operator: &Operator, plan: Plan, asked: &Asked<'_>) -> Result<(), Failure> {
     let mut left = plan.resets;
     for _ in 0..ROUNDS {
         let put = told(operator.reset_cursors(&left, Utc::now()).await?);
@@ -185,8 +195,7 @@ async fn carry_out(
         }
         // Somebody moved the others: they may stand right now.
         let state = replica(operator).await?;
-        let now = Utc::now();
-        left = resets(&Known { replica: &state, newest, only, now, max_skew: MAX_SKEW });
+        left = resets(&asked.known(&state));
     }
     if !left.is_empty() {
         return Err(Failure::Conflict(format!(

@@ -12,7 +12,7 @@
 //!
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use carillon_core::id::RunId;
 use carillon_core::job::{Job, OnLeaseLoss};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
+use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use guard::Guard;
 use live::{Bounds, Cause, Live, Orders};
@@ -176,6 +177,10 @@ const STARTS: usize = 8;
 /// How long a start waits for a place: far less than a lease is certain for after it was checked.
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How often, and how many times in a row, nothing of an abandoned run must be seen: a process that
+/// is just being started has no marker until it executes its program.
+const QUIET: (Duration, usize) = (Duration::from_millis(50), 3);
+
 /// Runs jobs. Cheap to clone; all clones share their looks at `/proc`. The default one has no guard:
 /// what it runs outlives a worker that is killed.
 #[derive(Debug, Clone)]
@@ -229,6 +234,23 @@ impl Executor {
             guard.ended(run);
         }
         finished
+    }
+
+    /// Kills at once what is left of a run whose future was dropped, wherever it went, until nothing
+    /// is, or nothing that the worker may signal.
+    pub(crate) async fn sweep(&self, run: RunId) {
+        let (pause, times) = QUIET;
+        let (mut groups, mut quiet) = (HashSet::new(), 0);
+        while quiet < times {
+            let all = self.census.processes_after(Instant::now()).await;
+            let left = marker::of_run(&all, run, &mut groups);
+            let killed = left.into_iter().filter(|process| process.signal(Signal::KILL)).count();
+            quiet = if killed == 0 { quiet + 1 } else { 0 };
+            sleep(pause).await;
+        }
+        if let Some(guard) = &self.guard {
+            guard.ended(run);
+        }
     }
 
     async fn launch(

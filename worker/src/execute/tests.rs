@@ -375,6 +375,17 @@ async fn a_dropped_run_is_killed() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_a_run_that_is_swept() {
+    let spec = spec("setsid sleep 60 & sleep 60 & echo up; wait");
+    let id = spec.run;
+    let mut run = Followed::start(spec);
+    run.until_output("up").await;
+    run.run.abort();
+    timeout(Duration::from_secs(5), Executor::default().sweep(id)).await.unwrap();
+    assert!(marker::scan().iter().all(|process| process.run != Some(id)));
+}
+
+#[tokio::test]
 async fn a_flood_keeps_its_head_and_its_tail() {
     let mut spec = spec("yes carillon | head -c 50000000; echo; echo the end");
     spec.output_limit = 8 * MIB;

@@ -81,10 +81,7 @@ impl Schedule {
         };
         let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
         let grounds = self.grounds(job, on, job_revision, lease);
-        let retention_days = match &entry {
-            Some(entry) => self.retention_of(entry),
-            None => self.replica.settings().0.retention_days,
-        };
+        let retention_days = self.retention_of(entry.as_deref());
         Some(WantedTrigger { id, trigger, grounds, verdict, rank, retention_days })
     }
 

@@ -390,6 +390,7 @@ impl World {
             draining: told.draining,
             full: told.full,
             standing_by: told.standing_by,
+            restored: false,
             watch_revision: 0,
             table_hash: String::new(),
             spool_bytes: 0,
@@ -611,6 +612,9 @@ impl World {
             return self.conclude(index, place, Outcome::Missed, None, reason);
         }
         let (job, ordered, life) = (run.entry.job().unwrap().clone(), run.ordered, node.life);
+        if run.entry.mod_revision != live.value.job_revision {
+            self.audit.breaks(format!("{}: what runs is not what was claimed", live.job));
+        }
         let alive = self.processes.iter().filter(|process| process.alive);
         self.audit.starts(&self.etcd, &live, alive);
         let outcome = self.random.pick(&[Outcome::Succeeded, Outcome::Failed]);

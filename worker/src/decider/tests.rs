@@ -1,0 +1,144 @@
+use carillon_core::decide::Cursor;
+use carillon_core::id::Slot;
+use carillon_core::replica::Item;
+use carillon_core::run::{RunState, Running, Trigger};
+use carillon_core::steps::{VICTIMS, Write};
+
+use super::*;
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn put(key: &str, value: &impl serde::Serialize, revision: i64) -> Item {
+    Item {
+        key: format!("/cron/{key}").into(),
+        value: Some(serde_json::to_vec(value).unwrap()),
+        mod_revision: revision,
+        create_revision: revision,
+        lease: 0,
+    }
+}
+
+fn job(command: &str, revision: i64) -> Item {
+    let job = serde_json::json!({
+        "name": "j", "command": command, "cronExpr": "* * * * *", "concurrency": "replace",
+    });
+    put("jobs/j", &job, revision)
+}
+
+/// Minutely, decided up to midnight.
+fn cursor() -> Item {
+    let cursor = Cursor {
+        rev: 5,
+        expr: "* * * * *".to_owned(),
+        zone: "UTC".to_owned(),
+        anchor: None,
+        enabled: true,
+        rules: rules_version().to_owned(),
+        through: at("2026-01-01T00:00:00Z"),
+        offset: 0,
+        updated_at: None,
+    };
+    put("cursor/j", &cursor, 6)
+}
+
+/// The key of a run that was claimed at midnight with the job of revision 5.
+fn claimed(run: RunId, worker: &str, revision: i64) -> Item {
+    let since = at("2026-01-01T00:00:00Z");
+    let running = Running {
+        worker: WorkerId::new(worker).unwrap(),
+        lease: 7,
+        slot: Some(Slot::at(since)),
+        attempt: 1,
+        trigger: Trigger::Schedule,
+        pid: None,
+        state: RunState::Claimed,
+        since,
+        spawn_before: since + TimeDelta::seconds(60),
+        grace_secs: 10,
+        continues_secs: None,
+        job_revision: 5,
+    };
+    put(&format!("running/j/{run}"), &running, revision)
+}
+
+/// Another worker, alive.
+fn other() -> Item {
+    let now = at("2026-01-01T00:00:00Z");
+    let registration = serde_json::json!({
+        "host": "h", "pid": 1, "version": "1", "rulesVersion": rules_version(), "capacity": 500,
+        "clock": now, "started": now,
+    });
+    Item { lease: 7, ..put("workers/other", &registration, 4) }
+}
+
+/// The worker `w`, registered under lease 7, that has read this.
+fn decider(items: Vec<Item>) -> Decider {
+    let id = WorkerId::new("w").unwrap();
+    let max_skew = TimeDelta::seconds(10);
+    let me = Me { id, labels: BTreeMap::new(), capacity: 8, max_skew };
+    let mut decider = Decider::new(Keys::new("/cron").unwrap(), me);
+    let now = at("2026-01-01T00:00:30Z");
+    decider.on_lease(7, now);
+    decider.on_feed(&Feed::Snapshot { revision: 10_000, cluster: 1, items }, now);
+    decider
+}
+
+#[test]
+fn a_claim_whose_answer_was_lost_runs_only_what_was_claimed() {
+    let run = RunId::new(at("2026-01-01T00:00:00Z"));
+    let adopted = |job: Vec<Item>| {
+        let mut decider = decider([vec![cursor(), claimed(run, "w", 7)], job].concat());
+        (decider.acts(), decider.proposals(false))
+    };
+    let (acts, proposals) = adopted(vec![job("true", 5)]);
+    assert!(matches!(&acts[..], [Act::Start { live, .. }] if live.run == run));
+    assert!(proposals.is_empty());
+    let changed = (vec![job("false", 8)], Outcome::Skipped, "the job changed");
+    let deleted = (Vec::new(), Outcome::Missed, "the job was deleted");
+    for (job, outcome, why) in [changed, deleted] {
+        let (acts, proposals) = adopted(job);
+        assert!(acts.is_empty(), "{acts:?}");
+        let [Proposal { effect: Effect::Records(record), .. }] = &proposals[..] else { panic!() };
+        assert_eq!((record.id, record.outcome), (run, outcome));
+        assert_eq!(record.err, format!("{why} before the run could start"));
+    }
+}
+
+#[test]
+fn a_run_that_replaces_more_than_one_step_can_kill_is_claimed_once_all_are_asked_to_end() {
+    let count = 2 * VICTIMS + 5;
+    let runs = (10..)
+        .take(count)
+        .map(|revision| claimed(RunId::new(at("2026-01-01T00:00:00Z")), "other", revision));
+    let mut decider =
+        decider([other(), job("true", 5), cursor()].into_iter().chain(runs).collect());
+    let mut now = at("2026-01-01T00:01:00Z");
+    let (mut killed, mut revision) = (BTreeSet::new(), 10_000);
+    for claims in [false, false, true] {
+        // The other one comes first, and does nothing.
+        let mut proposals = Vec::new();
+        while proposals.is_empty() {
+            now += TimeDelta::milliseconds(100);
+            assert!(now < at("2026-01-01T00:01:30Z"), "{} are killed", killed.len());
+            decider.tick(now);
+            proposals = decider.proposals(false);
+        }
+        let proposal = proposals.pop().unwrap();
+        let puts = |part: &str| {
+            let of_part = |write: &Write| match write {
+                Write::Put(key, _) => key.contains(part).then(|| key.clone()),
+                Write::Delete(_) => None,
+            };
+            proposal.step.then.iter().filter_map(of_part).collect::<Vec<_>>()
+        };
+        assert_eq!(puts("/running/").len(), usize::from(claims));
+        assert_eq!(decider.runs.load(), usize::from(claims), "a claim that was not made counts");
+        killed.extend(puts("/killer/"));
+        revision += 1;
+        decider.on_answer(proposal, Ok(Answer::Done(revision)), now);
+    }
+    assert_eq!(killed.len(), count);
+    assert!(decider.acts().is_empty(), "it waits for the end of those that it replaces");
+}
