@@ -467,15 +467,14 @@ impl Decider {
             Some(_) => (Outcome::Skipped, "the job changed before the run could start"),
             None => (Outcome::Missed, "the job was deleted before the run could start"),
         };
-        // Of another revision it is not what was claimed.
+        // Of another revision it is not what was claimed, nor will it ever be again.
         match entry.filter(|entry| entry.mod_revision == live.value.job_revision) {
-            Some(entry) if !self.runs.is_given_up(run) => {
+            Some(entry) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
                 self.start(live, entry);
             }
             _ if self.deciding.contains(job) => {}
             _ => {
-                self.runs.give_up(run);
                 let proposal = propose_unstarted(&self.keys, &live, end, days, now);
                 self.put_forward(proposal);
             }

@@ -26,9 +26,6 @@ pub(crate) struct Runs {
     /// Ended runs whose end the watch has not shown yet, with the revision of their end: until
     /// then the watch may still bring the claim.
     ended: HashMap<RunId, i64>,
-    /// Claims that this process wants settled as never started. The answer may be lost, so that
-    /// they must not be started whatever changes meanwhile.
-    given_up: BTreeSet<RunId>,
 }
 
 impl Runs {
@@ -78,20 +75,9 @@ impl Runs {
         self.ended.insert(run, revision.unwrap_or(i64::MAX));
     }
 
-    /// A claim is to be settled as never started.
-    pub fn give_up(&mut self, run: RunId) {
-        self.given_up.insert(run);
-    }
-
-    /// Whether a claim is to be settled as never started.
-    pub fn is_given_up(&self, run: RunId) -> bool {
-        self.given_up.contains(&run)
-    }
-
     /// The watch has shown that the run's key is gone.
     pub fn gone(&mut self, run: RunId) {
         self.ended.remove(&run);
-        self.given_up.remove(&run);
     }
 
     /// The watch has shown everything up to `revision`.
