@@ -49,7 +49,7 @@ const CLOCK_READ_AGAIN: Duration = Duration::from_secs(2);
 /// processes that start take the processor from the claims that are still on their way.
 const BURST: usize = 4;
 /// How long they wait at most.
-const BURST_WAITS: Duration = Duration::from_millis(100);
+const BURST_WAITS: Duration = Duration::from_millis(250);
 /// How long the others may take to hear that this worker takes nothing new.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the last runs may take to end after their grace.

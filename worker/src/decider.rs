@@ -234,7 +234,7 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
-        if self.schedule.is_coming_up(&wanted, now) {
+        if self.schedule.is_coming_up(&wanted, self.runs.is_claiming(), now) {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
             return;
         }

@@ -39,6 +39,11 @@ impl Runs {
         self.pending.remove(&run);
     }
 
+    /// Whether a claim is under way.
+    pub fn is_claiming(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// How many runs are live or may become so.
     pub fn load(&self) -> usize {
         self.live.len() + self.pending.len()

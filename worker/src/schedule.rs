@@ -32,6 +32,8 @@ const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
 /// How late a slot may be while those before us in rank are seen claiming others. Two thousand slots
 /// of one second are not claimed in a moment, and each that two workers try costs a transaction.
 const QUEUE: TimeDelta = TimeDelta::seconds(2);
+/// How long after its last claim a worker counts as claiming.
+const CLAIMING: TimeDelta = TimeDelta::milliseconds(500);
 /// After how long a worker completes a `done/` record that its own worker left behind.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
 
@@ -399,19 +401,21 @@ impl Schedule {
         self.agenda.insert(due, now + RANK_DELAY * small(rank));
     }
 
-    /// Whether those before us in rank for a slot are on their way to it: they are taking others.
-    pub fn is_coming_up(&self, wanted: &Wanted, now: DateTime<Utc>) -> bool {
+    /// Whether those before us in rank for a slot are on their way to it: they are taking others, or
+    /// they wait for etcd as we do, with claims `under_way`.
+    pub fn is_coming_up(&self, wanted: &Wanted, under_way: bool, now: DateTime<Utc>) -> bool {
         let (Move::Run { slot, .. }, Ok(checked)) = (&wanted.step, &wanted.entry.state) else {
             return false;
         };
         let busy = |worker: &WorkerId| {
             let seen = self.claiming.get(worker).map(|at| now - *at);
-            seen.is_some_and(|ago| ago >= TimeDelta::zero() && ago < RANK_DELAY)
+            seen.is_some_and(|ago| ago >= TimeDelta::zero() && ago < CLAIMING)
         };
         let call = Wanted::call(&wanted.step);
+        let mut before = self.roster.before(&self.worker, &checked.name, &checked.job, call);
         wanted.rank > 0
             && now - due_at(checked, slot.instant()) < QUEUE
-            && self.roster.before(&self.worker, &checked.name, &checked.job, call).any(busy)
+            && (under_way || before.any(busy))
     }
 
     /// A live run.

@@ -274,7 +274,9 @@ fn a_slot_is_left_to_those_before_us_while_they_are_claiming_others() {
     let second = wanted.find(|wanted| wanted.rank == 1).unwrap();
     drop(wanted);
     let later = |millis| slot + TimeDelta::milliseconds(millis);
-    assert!(!schedule.is_coming_up(&second, later(250)), "nobody is seen claiming");
+    assert!(!schedule.is_coming_up(&second, false, later(250)), "nobody is seen claiming");
+
+    assert!(schedule.is_coming_up(&second, true, later(250)), "etcd is slow for all");
 
     let claim = |millis: i64| {
         let (run, at) = (RunId::new(later(millis)), later(millis).to_rfc3339());
@@ -284,13 +286,13 @@ fn a_slot_is_left_to_those_before_us_while_they_are_claiming_others() {
         changes(vec![put(&format!("running/elsewhere/{run}"), &json, 20 + millis)])
     };
     schedule.take(&claim(240), later(240));
-    assert!(schedule.is_coming_up(&second, later(250)));
-    assert!(!schedule.is_coming_up(&second, later(490)), "it has stopped");
+    assert!(schedule.is_coming_up(&second, false, later(250)));
+    assert!(!schedule.is_coming_up(&second, false, later(740)), "it has stopped");
     schedule.take(&claim(1_990), later(1_990));
-    assert!(!schedule.is_coming_up(&second, later(2_000)), "it has had its time");
+    assert!(!schedule.is_coming_up(&second, false, later(2_000)), "it has had its time");
     let first = Wanted { rank: 0, ..second };
     schedule.take(&claim(240), later(240));
-    assert!(!schedule.is_coming_up(&first, later(250)), "nobody comes before us");
+    assert!(!schedule.is_coming_up(&first, true, later(250)), "nobody comes before us");
 }
 
 #[test]
