@@ -104,9 +104,12 @@ impl EtcdError {
         }
     }
 
-    /// Whether the revision that was asked for is gone.
-    fn is_compacted(&self) -> bool {
-        matches!(self, Self::Refused { detail, .. } if detail.contains("has been compacted"))
+    /// Whether the revision that was asked for is gone, or has not come to a member that lags.
+    fn lacks_revision(&self) -> bool {
+        let told = |detail: &str| {
+            detail.contains("has been compacted") || detail.contains("is a future revision")
+        };
+        matches!(self, Self::Refused { detail, .. } if told(detail))
     }
 
     /// Whether the request may have been carried out although no answer came.
@@ -599,7 +602,7 @@ impl Pages {
         loop {
             let Some(from) = self.from.clone() else { return Ok(None) };
             match self.page(from).await {
-                Err(e) if e.is_compacted() && self.tries > 1 => self.etcd.count(&e.to_string()),
+                Err(e) if e.lacks_revision() && self.tries > 1 => self.etcd.count(&e.to_string()),
                 page => return page.map(Some),
             }
             self.tries -= 1;

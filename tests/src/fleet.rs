@@ -48,6 +48,8 @@ pub struct WorkerOptions {
     pub arguments: Vec<String>,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
+    /// What becomes the worker, such as `ip netns exec` and a name.
+    pub through: Vec<String>,
 }
 
 /// Workers under one key prefix. Dropping it kills them and all that they started.
@@ -255,7 +257,12 @@ impl Fleet {
         let state = self.folder.join(id);
         fs::create_dir_all(&state)
             .with_context(|| format!("cannot make the folder {}", state.display()))?;
-        let mut spec = Spec::new(&programs::own("carillon-worker")?).without_env("CARILLON_");
+        let worker = programs::own("carillon-worker")?;
+        let mut spec = match options.through.split_first() {
+            Some((first, rest)) => Spec::new(Path::new(first)).args(rest).arg(&worker),
+            None => Spec::new(&worker),
+        }
+        .without_env("CARILLON_");
         for (name, value) in &options.environment {
             spec = spec.env(name, value);
         }

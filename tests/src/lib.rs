@@ -4,7 +4,7 @@
 //! [`fleet`] runs `carillon-worker`, [`console`] runs `carillon` and reads its screen, and
 //! [`faults`] is what can be done to any of them. [`demo`] is all of it at once, for `make demo`
 //! and for the picture in the README. [`trial`] is a fleet to which everything is done, behind a
-//! network that can fail ([`proxy`]), judged by an outside [`oracle`].
+//! network that can fail ([`proxy`], [`namespace`]), judged by an outside [`oracle`].
 //!
 //! Waiting is always for something: a key, an answer, an exit, a screen; each wait has a deadline
 //! and an error that shows what was there instead. Whatever a test starts ends with it, even when
@@ -15,6 +15,7 @@ pub mod console;
 pub mod demo;
 pub mod faults;
 pub mod fleet;
+pub mod namespace;
 pub mod oracle;
 pub mod process;
 pub mod programs;

@@ -39,7 +39,7 @@ pub enum Mode {
 /// A proxy for one server, on a port of its own.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     mode: watch::Sender<Mode>,
     task: JoinHandle<()>,
 }
@@ -51,17 +51,27 @@ impl Proxy {
     ///
     /// When no port is free.
     pub async fn start(server: u16) -> Result<Self> {
-        let port = free_port()?;
-        let listener = listen(port).await.with_context(|| format!("cannot use port {port}"))?;
-        let (mode, modes) = watch::channel(Mode::Pass);
-        let task = tokio::spawn(serve(listener, port, server, modes));
-        Ok(Self { port, mode, task })
+        Self::start_at(Ipv4Addr::LOCALHOST, server).await
     }
 
-    /// The port to connect to instead of the server's.
+    /// As [`start`](Self::start), at another address of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When it has no such address, or no port is free.
+    pub async fn start_at(address: Ipv4Addr, server: u16) -> Result<Self> {
+        let address = SocketAddr::from((address, free_port()?));
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot use {address}"))?;
+        let (mode, modes) = watch::channel(Mode::Pass);
+        let task = tokio::spawn(serve(listener, address, server, modes));
+        Ok(Self { address, mode, task })
+    }
+
+    /// Where to connect to instead of the server.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// From now on the network does this.
@@ -77,11 +87,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
-}
-
-async fn serve(listener: TcpListener, port: u16, server: u16, mut modes: watch::Receiver<Mode>) {
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    server: u16,
+    mut modes: watch::Receiver<Mode>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
@@ -94,7 +105,7 @@ async fn serve(listener: TcpListener, port: u16, server: u16, mut modes: watch::
             continue;
         }
         let Some(listening) = &listener else {
-            listener = listen(port).await.ok();
+            listener = TcpListener::bind(address).await.ok();
             if listener.is_none() {
                 sleep(AGAIN).await;
             }
@@ -184,7 +195,7 @@ mod tests {
 
     /// A server that answers with what it is sent, and tells how many bytes it got.
     async fn echo() -> (u16, watch::Receiver<usize>) {
-        let listener = listen(0).await.unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (got, counted) = watch::channel(0);
         tokio::spawn(async move {
@@ -203,7 +214,7 @@ mod tests {
     }
 
     async fn client(proxy: &Proxy) -> std::io::Result<TcpStream> {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await
+        TcpStream::connect(proxy.address()).await
     }
 
     async fn answer(stream: &mut TcpStream) -> std::io::Result<u8> {

@@ -8,6 +8,7 @@ mod faults;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fleet::{Fleet, Options as FleetOptions, WorkerOptions};
+use crate::namespace::Namespace;
 use crate::oracle::check::{Evidence, Expectation, Report, check};
 use crate::oracle::expected::{Era, Healthy};
 use crate::oracle::witness::{Line, Witness};
@@ -113,6 +115,8 @@ struct Link {
     mongo: Proxy,
     /// How many milliseconds its clock is off.
     clock: PathBuf,
+    /// Where it is, if not on this machine.
+    namespace: Option<Namespace>,
 }
 
 /// A fleet under trial. Dropping it ends everything.
@@ -176,25 +180,47 @@ impl Trial {
     /// When it does not start or register in time.
     pub async fn start_worker(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
         if !self.links.contains_key(id) {
-            let mut etcd = Vec::new();
-            for port in self.stack.etcd_ports() {
-                etcd.push(Proxy::start(port).await?);
-            }
-            let mongo = Proxy::start(self.stack.mongo_port()).await?;
-            let clock = self.folder.path().join(format!("{id}.clock"));
-            self.links.insert(id.to_owned(), Link { etcd, mongo, clock });
+            let link = self.lay(id, None).await?;
+            self.links.insert(id.to_owned(), link);
         }
         let link = self.link(id)?;
         let etcd: Vec<String> =
-            link.etcd.iter().map(|proxy| format!("http://127.0.0.1:{}", proxy.port())).collect();
-        let mongo = format!("mongodb://127.0.0.1:{}/?directConnection=true", link.mongo.port());
+            link.etcd.iter().map(|proxy| format!("http://{}", proxy.address())).collect();
+        let mongo = format!("mongodb://{}/?directConnection=true", link.mongo.address());
         let clock = link.clock.to_string_lossy().into_owned();
+        let through = link.namespace.as_ref().map(Namespace::enter).unwrap_or_default();
         let name = format!("name={id}");
         let own = ["--label", &name, "--clock-offset-file", &clock];
         let arguments = own.iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
-        let etcd = Some(etcd.join(","));
-        let options = WorkerOptions { etcd, mongo: Some(mongo), arguments, ..Default::default() };
+        let (etcd, mongo) = (Some(etcd.join(",")), Some(mongo));
+        let options = WorkerOptions { etcd, mongo, arguments, through, ..Default::default() };
         self.fleet.add_with(id, &options).await
+    }
+
+    /// As [`start_worker`](Self::start_worker), one at the end of a cable. Returns whether this
+    /// machine can do that.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_worker_far(&mut self, id: &str) -> Result<bool> {
+        let Some(namespace) = Namespace::make()? else { return Ok(false) };
+        let link = self.lay(id, Some(namespace)).await?;
+        self.links.insert(id.to_owned(), link);
+        self.start_worker(id, &[]).await?;
+        Ok(true)
+    }
+
+    /// Lays the network between a worker and the servers.
+    async fn lay(&self, id: &str, namespace: Option<Namespace>) -> Result<Link> {
+        let address = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::outside);
+        let mut etcd = Vec::new();
+        for port in self.stack.etcd_ports() {
+            etcd.push(Proxy::start_at(address, port).await?);
+        }
+        let mongo = Proxy::start_at(address, self.stack.mongo_port()).await?;
+        let clock = self.folder.path().join(format!("{id}.clock"));
+        Ok(Link { etcd, mongo, clock, namespace })
     }
 
     fn link(&self, id: &str) -> Result<&Link> {

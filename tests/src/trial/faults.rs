@@ -169,6 +169,19 @@ impl Trial {
         self.set_network(id, from, Mode::Pass)
     }
 
+    /// Pulls the cable of a worker that was started far away, for a while.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such worker.
+    pub async fn pull_cable(&self, id: &str, duration: Duration) -> Result<()> {
+        let namespace = self.link(id)?.namespace.as_ref();
+        let namespace = namespace.with_context(|| format!("worker {id} has no cable"))?;
+        namespace.pull()?;
+        sleep(duration).await;
+        namespace.plug()
+    }
+
     /// Compacts etcd up to now.
     ///
     /// # Errors

@@ -41,3 +41,21 @@ async fn a_claim_whose_answer_was_lost_is_adopted_and_never_doubled() {
     let report = assert_well(&mut trial, "a slow network").await;
     assert_eq!(report.outcomes.get("missed"), None, "{report}");
 }
+
+/// Where root and `ip` are at hand; elsewhere it says that it is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_cable_is_pulled_is_replaced_and_comes_back() {
+    let mut trial = trial(2).await;
+    if !trial.start_worker_far("far").await.unwrap() {
+        eprintln!("skipped: it takes root, ip(8) and network namespaces");
+        return;
+    }
+    // Once for less than its lease, once for longer.
+    for away in [4, 14] {
+        trial.works("far").await.unwrap();
+        trial.pull_cable("far", secs(away)).await.unwrap();
+        trial.works("far").await.unwrap();
+        let report = assert_well(&mut trial, &format!("no cable for {away} s")).await;
+        assert_eq!(report.outcomes.get("missed"), None, "{report}");
+    }
+}
