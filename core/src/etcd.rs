@@ -6,6 +6,7 @@
 
 mod feed;
 mod lease;
+mod list;
 
 use std::error::Error;
 use std::future::Future;
@@ -25,7 +26,7 @@ use tracing::{debug, info, warn};
 pub use lease::Renewals;
 
 use crate::keys::Keys;
-use crate::replica::{Feed, Item};
+use crate::replica::Item;
 use crate::settings::{Endpoints, Tls};
 
 /// Nothing that etcd answers at all takes longer.
@@ -38,19 +39,11 @@ const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 /// The first pause between tries; each further one is four times as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// How often a list is begun anew because its revision was compacted under it.
-const LIST_TRIES: u32 = 5;
-/// Keys per page of a list, at first: the fastest size measured for 100,000 keys (0.49 s).
-const PAGE: i64 = 5_000;
-/// Pages of a long list: etcd counts all the keys that are left for each, so that 400 pages of two
-/// million keys took 53 s.
-const PAGES: i64 = 40;
-/// About how large a page may be, in bytes.
-const PAGE_BYTES: i64 = 8 << 20;
 /// The decoding limit: a page of the largest jobs does not fit in gRPC's default 4 MiB.
 const DECODE_LIMIT: usize = 1 << 30;
 /// A silent connection is found out after twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
 /// Why an etcd call failed, by what the caller can do about it.
 #[derive(Debug, Clone, Error)]
 pub enum EtcdError {
@@ -220,12 +213,6 @@ fn tls_options(tls: &Tls) -> TlsOptions {
         options = options.identity(identity);
     }
     options
-}
-
-pub(crate) struct Listed {
-    revision: i64,
-    cluster: u64,
-    pub(crate) items: Vec<Item>,
 }
 
 impl Etcd {
@@ -538,110 +525,6 @@ impl Etcd {
             .await?;
         Ok((trip, answer.header().map_or(0, etcd_client::ResponseHeader::revision)))
     }
-
-    /// The whole state, as one snapshot.
-    ///
-    /// # Errors
-    /// When etcd does not answer or refuses.
-    pub async fn snapshot(&self) -> Result<Feed, EtcdError> {
-        let prefix = self.keys.all();
-        let Listed { revision, cluster, items } = self.list(&prefix).await?;
-        Ok(Feed::Snapshot { revision, cluster, items })
-    }
-
-    /// Lists every key under `prefix` in pages of one revision.
-    pub(crate) async fn list(&self, prefix: &str) -> Result<Listed, EtcdError> {
-        let mut listed = Listed { revision: 0, cluster: 0, items: Vec::new() };
-        let mut pages = self.pages(prefix);
-        while let Some(mut page) = pages.next().await? {
-            if listed.revision != pages.revision {
-                // The first page, or the first again.
-                let Pages { revision, cluster, .. } = pages;
-                listed = Listed { revision, cluster, items: Vec::new() };
-            }
-            listed.items.append(&mut page);
-        }
-        Ok(listed)
-    }
-
-    fn pages(&self, prefix: &str) -> Pages {
-        let begin = prefix.as_bytes().to_vec();
-        Pages {
-            etcd: self.clone(),
-            from: Some(begin.clone()),
-            end: range_end(&begin),
-            begin,
-            revision: 0,
-            cluster: 0,
-            limit: PAGE,
-            tries: LIST_TRIES,
-        }
-    }
-}
-
-/// The keys of a range in pages of one revision.
-struct Pages {
-    etcd: Etcd,
-    begin: Vec<u8>,
-    end: Vec<u8>,
-    /// Where the next page begins, unless there is none.
-    from: Option<Vec<u8>>,
-    /// The revision of all pages; 0 before the first. Another one says that the list was begun
-    /// anew.
-    revision: i64,
-    cluster: u64,
-    /// How many keys the next page has.
-    limit: i64,
-    /// How often it may still be begun.
-    tries: u32,
-}
-
-impl Pages {
-    /// The next page. One is never empty, unless it is the only one.
-    async fn next(&mut self) -> Result<Option<Vec<Item>>, EtcdError> {
-        loop {
-            let Some(from) = self.from.clone() else { return Ok(None) };
-            match self.page(from).await {
-                Err(e) if e.lacks_revision() && self.tries > 1 => self.etcd.count(&e.to_string()),
-                page => return page.map(Some),
-            }
-            self.tries -= 1;
-            (self.from, self.revision) = (Some(self.begin.clone()), 0);
-            tokio::time::sleep(jittered(FIRST_PAUSE)).await;
-        }
-    }
-
-    async fn page(&mut self, from: Vec<u8>) -> Result<Vec<Item>, EtcdError> {
-        let (end, revision, limit) = (self.end.clone(), self.revision, self.limit);
-        let get = |mut to: Clients| {
-            let mut options = GetOptions::new().with_range(end.clone()).with_limit(limit);
-            if revision > 0 {
-                options = options.with_revision(revision);
-            }
-            let from = from.clone();
-            async move { to.kv.get(from, Some(options)).await }
-        };
-        let mut answer = self.etcd.retried(get).await?;
-        if revision == 0
-            && let Some(header) = answer.header()
-        {
-            (self.revision, self.cluster) = (header.revision(), header.cluster_id());
-        }
-        let last = answer.kvs().last().filter(|_| answer.more());
-        self.from = last.map(|last| [last.key(), &[0]].concat());
-        let left = answer.count();
-        let items: Vec<Item> = answer.take_kvs().into_iter().map(Item::from).collect();
-        self.limit = next_limit(&items, left);
-        Ok(items)
-    }
-}
-
-/// How many keys the page after this one has, when so many were left before it.
-fn next_limit(page: &[Item], left: i64) -> i64 {
-    let size = |item: &Item| item.key.len() + item.value.as_ref().map_or(0, Vec::len);
-    let bytes: usize = page.iter().map(size).sum();
-    let each = i64::try_from(bytes / page.len().max(1)).unwrap_or(PAGE_BYTES).max(1);
-    (left / PAGES).max(PAGE).min(PAGE_BYTES / each).max(1)
 }
 
 impl From<KeyValue> for Item {
@@ -741,20 +624,6 @@ mod tests {
         etcd.leave(0, "gone");
         assert_eq!(etcd.current().unwrap().0, 0);
         assert!(matches!(Etcd::connect(&[], keys).await, Err(EtcdError::Refused { .. })));
-    }
-
-    #[test]
-    fn pages_are_longer_where_many_keys_are_left_and_shorter_where_they_are_large() {
-        let item = |bytes| {
-            let value = Some(vec![0; bytes]);
-            Item { key: Vec::new(), value, mod_revision: 1, create_revision: 1, lease: 0 }
-        };
-        assert_eq!(next_limit(&[item(100)], 100_000), PAGE);
-        assert_eq!(next_limit(&[item(100)], 2_000_000), 50_000);
-        assert_eq!(next_limit(&[item(1 << 10)], 2_000_000), 8 << 10);
-        assert_eq!(next_limit(&[item(1 << 20)], 100), 8);
-        assert_eq!(next_limit(&[item(100 << 20)], 100), 1);
-        assert_eq!(next_limit(&[], 0), PAGE);
     }
 
     #[test]

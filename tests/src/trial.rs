@@ -9,7 +9,7 @@ mod faults;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -179,6 +179,37 @@ impl Trial {
     ///
     /// When it does not start or register in time.
     pub async fn start_worker(&mut self, id: &str, arguments: &[&str]) -> Result<()> {
+        self.start_worker_in(id, arguments, Vec::new()).await
+    }
+
+    /// As [`start_worker`](Self::start_worker), one that libfaketime shows another time: real time
+    /// and `offset`, such as `+90s`. Returns whether it is installed.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_worker_deceived(&mut self, id: &str, offset: &str) -> Result<bool> {
+        let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+        let library = |folder| Path::new(folder).join("faketime/libfaketimeMT.so.1");
+        let Some(library) = folders.map(library).into_iter().find(|path| path.exists()) else {
+            return Ok(false);
+        };
+        let environment = [
+            ("LD_PRELOAD", library.to_string_lossy().into_owned()),
+            ("FAKETIME", offset.to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value));
+        self.start_worker_in(id, &[], environment.to_vec()).await?;
+        Ok(true)
+    }
+
+    async fn start_worker_in(
+        &mut self,
+        id: &str,
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Result<()> {
         if !self.links.contains_key(id) {
             let link = self.lay(id, None).await?;
             self.links.insert(id.to_owned(), link);
@@ -193,7 +224,7 @@ impl Trial {
         let own = ["--label", &name, "--clock-offset-file", &clock];
         let arguments = own.iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
         let (etcd, mongo) = (Some(etcd.join(",")), Some(mongo));
-        let options = WorkerOptions { etcd, mongo, arguments, through, ..Default::default() };
+        let options = WorkerOptions { etcd, mongo, arguments, environment, through };
         self.fleet.add_with(id, &options).await
     }
 

@@ -23,6 +23,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::burst::Burst;
 use crate::claim::Proposal;
 use crate::clock::{self, Alarm, Rang, since_boot};
 use crate::courier::Courier;
@@ -45,11 +46,6 @@ const LATENESS_WINDOW: usize = 256;
 const CLOCK_READ_EVERY: Duration = Duration::from_secs(30);
 /// The same after it did not answer.
 const CLOCK_READ_AGAIN: Duration = Duration::from_secs(2);
-/// Groups of proposals under way from which on the first answers wait for the rest: hundreds of
-/// processes that start take the processor from the claims that are still on their way.
-const BURST: usize = 4;
-/// How long they wait at most.
-const BURST_WAITS: Duration = Duration::from_millis(250);
 /// How long the others may take to hear that this worker takes nothing new.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the last runs may take to end after their grace.
@@ -160,8 +156,7 @@ pub(crate) async fn run(
         orders: HashMap::new(),
         lateness: VecDeque::new(),
         answers: JoinSet::new(),
-        arrived: Vec::new(),
-        arrived_until: None,
+        burst: Burst::default(),
         running: JoinSet::new(),
         charges: HashMap::new(),
     };
@@ -226,9 +221,7 @@ struct Daemon {
     orders: HashMap<RunId, mpsc::Sender<Order>>,
     lateness: VecDeque<u64>,
     answers: JoinSet<Answered>,
-    /// Answers that wait for the rest of a burst, and until when.
-    arrived: Vec<Answered>,
-    arrived_until: Option<Instant>,
+    burst: Burst<Answered>,
     running: JoinSet<Over>,
     /// Which run each of these tasks has in hand.
     charges: HashMap<Id, Charge>,
@@ -261,7 +254,11 @@ impl Daemon {
             tokio::select! {
                 Some(fed) = feed.recv() => self.hear(&fed),
                 Some(answered) = self.answers.join_next() => match answered {
-                    Ok(answered) => self.on_arrival(answered),
+                    Ok(answered) => {
+                        let (claims, more) = (self.decider.runs.claiming(), !self.answers.is_empty());
+                        let ready = self.burst.arrive(answered, claims, more, Instant::now());
+                        self.on_answers(ready);
+                    }
                     Err(e) => error!("a decision failed: {e}"),
                 },
                 Some(over) = self.running.join_next_with_id() => match over {
@@ -276,8 +273,9 @@ impl Daemon {
                     self.skew.hear(Source::Mongo, offset, since_boot());
                     self.judge();
                 }
-                () = until(self.arrived_until), if self.arrived_until.is_some() => {
-                    self.on_arrived();
+                () = until(self.burst.until()), if self.burst.until().is_some() => {
+                    let ready = self.burst.release();
+                    self.on_answers(ready);
                 }
                 () = until(alone), if alone.is_some() => {
                     alone = None;
@@ -403,26 +401,9 @@ impl Daemon {
         self.decider.on_clock_set(by, clock::now());
     }
 
-    fn on_arrival(&mut self, answered: Answered) {
-        self.arrived.push(answered);
-        if self.arrived_until.is_none() && self.answers.len() >= BURST {
-            self.arrived_until = Some(Instant::now() + BURST_WAITS);
-        }
-        if self.arrived_until.is_none() || self.answers.is_empty() {
-            self.on_arrived();
-        }
-    }
-
-    fn on_arrived(&mut self) {
-        self.arrived_until = None;
-        for answered in std::mem::take(&mut self.arrived) {
-            self.on_answers(answered);
-        }
-    }
-
-    fn on_answers(&mut self, answered: Answered) {
+    fn on_answers(&mut self, ready: Vec<Answered>) {
         let now = clock::now();
-        for (proposal, answer) in answered {
+        for (proposal, answer) in ready.into_iter().flatten() {
             if let (Ok(Answer::Done(_)), Some((what, slots))) = (&answer, proposal.decision()) {
                 self.metrics.decided(what, slots);
             }

@@ -100,6 +100,8 @@ pub(crate) struct Decider {
     draining: bool,
     /// Asked by a signal to end.
     stopping: bool,
+    /// Why every run is to end at once.
+    last_call: Option<String>,
     /// The fleet knows that nothing new is taken.
     announced: bool,
     /// Jobs with a step under way: one at a time for each.
@@ -123,6 +125,7 @@ impl Decider {
             synced: false,
             draining: false,
             stopping: false,
+            last_call: None,
             announced: false,
             deciding: BTreeSet::new(),
             waiting: HashMap::new(),
@@ -200,6 +203,7 @@ impl Decider {
     }
 
     fn consider(&mut self, job: &JobName, patient: bool, now: DateTime<Utc>) {
+        self.adopt_of(job, now);
         if self.deciding.contains(job) {
             // It goes on when that is settled.
             return;
@@ -234,7 +238,7 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
-        if self.schedule.is_coming_up(&wanted, self.runs.is_claiming(), now) {
+        if self.schedule.is_coming_up(&wanted, self.runs.claiming() > 0, now) {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
             return;
         }
@@ -269,7 +273,7 @@ impl Decider {
 
     fn put_forward(&mut self, proposal: Proposal) {
         if let Effect::Begins(live, _) = &proposal.effect {
-            self.runs.claiming(live.run);
+            self.runs.claim(live.run);
         }
         self.deciding.insert(proposal.step.job.clone());
         self.proposals.push(proposal);
@@ -291,6 +295,7 @@ impl Decider {
         if let Some(run) = run {
             self.runs.answered(run);
         }
+        let settles = matches!(effect, Effect::Records(_));
         let look_again = match answer {
             Ok(Answer::Done(revision)) => {
                 self.schedule.take_own(then, revision, now);
@@ -320,7 +325,9 @@ impl Decider {
             }
         };
         self.schedule.bring_up(&job, now + look_again);
-        self.adopt_of(&job, now);
+        if !settles {
+            self.adopt_of(&job, now);
+        }
     }
 
     /// Adopts what the watch has brought while a step of the job was under way. A refused claim may
@@ -367,12 +374,19 @@ impl Decider {
         let retention_days = self.schedule.retention_of(Some(&entry));
         let kill = self.schedule.replica.kill_of(&live);
         self.acts.push(Act::Start { live, entry, retention_days, kill });
+        // Its claim was on its way, or it waited for another's end.
+        let reason = self.last_call.clone();
+        self.acts.extend(reason.map(|reason| Act::Abandon(run, reason)));
     }
 
     /// A run of ours is over. `ended_at` is the revision of its end in etcd, where it is known.
     pub fn on_over(&mut self, run: RunId, ended_at: Option<i64>) {
+        let replica = &self.schedule.replica;
         self.runs.end(run, ended_at);
-        self.runs.seen(self.schedule.replica.revision);
+        self.runs.seen(replica.revision);
+        if ended_at.is_none() && replica.all_live().all(|live| live.run != run) {
+            self.runs.gone(run, replica.revision);
+        }
     }
 
     /// The worker is registered under this lease; 0: under none.
@@ -410,7 +424,7 @@ impl Decider {
                     self.adopt(&job, run, now);
                     self.notice_settled(&job, run);
                     if self.schedule.live(&job, run).is_none() {
-                        self.runs.gone(run);
+                        self.runs.gone(run, self.schedule.replica.revision);
                     }
                     self.let_go(&job);
                 }
@@ -581,6 +595,7 @@ impl Decider {
     pub fn call_last(&mut self, reason: &str) -> Duration {
         let all: Vec<RunId> = self.runs.all().collect();
         self.acts.extend(all.into_iter().map(|run| Act::Abandon(run, reason.to_owned())));
+        self.last_call = Some(reason.to_owned());
         self.announced = true;
         self.runs.longest_grace()
     }

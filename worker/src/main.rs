@@ -1,6 +1,7 @@
 //! `carillon-worker`: arguments in, exit code out.
 
 mod agenda;
+mod burst;
 mod claim;
 mod clock;
 mod courier;

@@ -103,6 +103,10 @@ impl Queue {
                 return;
             }
             self.done += 1;
+            // It says all that these would have said.
+            if let Some(queue) = self.waiting.get_mut(&report.run()) {
+                queue.retain(|report| matches!(report, Report::Output { .. }));
+            }
         }
         self.bytes += size;
         let queue = self.waiting.entry(report.run()).or_default();

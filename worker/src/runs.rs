@@ -17,20 +17,27 @@ struct Mine {
     grace: Duration,
 }
 
+/// A run that this process has ended.
+struct Ended {
+    /// The revision of its claim.
+    fence: i64,
+    /// That of its end, where it is known.
+    at: Option<i64>,
+}
+
 /// Every run that this process has claimed, and those that it must not start again.
 #[derive(Default)]
 pub(crate) struct Runs {
     /// Claims that have not been answered yet.
     pending: BTreeSet<RunId>,
     live: HashMap<RunId, Mine>,
-    /// Ended runs whose end the watch has not shown yet, with the revision of their end: until
-    /// then the watch may still bring the claim.
-    ended: HashMap<RunId, i64>,
+    /// Ended runs whose end the watch has not shown yet: until then it may still bring the claim.
+    ended: HashMap<RunId, Ended>,
 }
 
 impl Runs {
     /// A claim is sent.
-    pub fn claiming(&mut self, run: RunId) {
+    pub fn claim(&mut self, run: RunId) {
         self.pending.insert(run);
     }
 
@@ -39,9 +46,9 @@ impl Runs {
         self.pending.remove(&run);
     }
 
-    /// Whether a claim is under way.
-    pub fn is_claiming(&self) -> bool {
-        !self.pending.is_empty()
+    /// How many claims are under way.
+    pub fn claiming(&self) -> usize {
+        self.pending.len()
     }
 
     /// How many runs are live or may become so.
@@ -74,20 +81,23 @@ impl Runs {
         true
     }
 
-    /// Ends a run. `revision` is that of its end in etcd, where it is known.
-    pub fn end(&mut self, run: RunId, revision: Option<i64>) {
-        self.live.remove(&run);
-        self.ended.insert(run, revision.unwrap_or(i64::MAX));
+    /// Ends a run. `at` is the revision of its end in etcd, where it is known.
+    pub fn end(&mut self, run: RunId, at: Option<i64>) {
+        let fence = self.live.remove(&run).map_or(0, |mine| mine.fence);
+        self.ended.insert(run, Ended { fence, at });
     }
 
-    /// The watch has shown that the run's key is gone.
-    pub fn gone(&mut self, run: RunId) {
-        self.ended.remove(&run);
+    /// The run's key is not there at `revision`. What is older than the claim says nothing: such a
+    /// list may come before the watch that brings it.
+    pub fn gone(&mut self, run: RunId, revision: i64) {
+        if self.ended.get(&run).is_some_and(|ended| revision >= ended.fence) {
+            self.ended.remove(&run);
+        }
     }
 
-    /// The watch has shown everything up to `revision`.
+    /// Everything up to `revision` is known.
     pub fn seen(&mut self, revision: i64) {
-        self.ended.retain(|_, end| *end > revision);
+        self.ended.retain(|_, ended| ended.at.is_none_or(|at| at > revision));
     }
 
     /// Whether a key is a claim of ours whose answer was lost: it stands under our lease, and this
@@ -157,7 +167,7 @@ mod tests {
         let mut runs = Runs::default();
         assert!(runs.is_orphan(&live, &me, 7));
         assert!(!runs.is_orphan(&live, &me, 8), "another lease");
-        runs.claiming(live.run);
+        runs.claim(live.run);
         assert!(!runs.is_orphan(&live, &me, 7), "its answer is awaited");
         runs.answered(live.run);
         assert!(runs.begin(&live) && !runs.begin(&live));
@@ -172,7 +182,14 @@ mod tests {
         runs.end(live.run, Some(6));
         runs.seen(5);
         assert!(!runs.is_orphan(&live, &me, 7) && !runs.begin(&live));
+        // A list from before the claim.
+        runs.gone(live.run, 4);
+        assert!(!runs.is_orphan(&live, &me, 7) && !runs.begin(&live));
         runs.seen(6);
+        assert!(runs.ended.is_empty(), "nothing is kept for ever");
+        assert!(runs.begin(&live));
+        runs.end(live.run, None);
+        runs.gone(live.run, 6);
         assert!(runs.ended.is_empty(), "nothing is kept for ever");
     }
 

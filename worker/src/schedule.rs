@@ -29,8 +29,9 @@ pub(crate) use triggers::WantedTrigger;
 
 /// How long each rank leaves to the one before it. The watch brings a step of another long before.
 const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
-/// How late a slot may be while those before us in rank are seen claiming others. Two thousand slots
-/// of one second are not claimed in a moment, and each that two workers try costs a transaction.
+/// How late a slot may be, at most, while those before us in rank are seen claiming others. Two
+/// thousand slots of one second are not claimed in a moment, and each that two workers try costs a
+/// transaction.
 const QUEUE: TimeDelta = TimeDelta::seconds(2);
 /// How long after its last claim a worker counts as claiming.
 const CLAIMING: TimeDelta = TimeDelta::milliseconds(500);
@@ -141,7 +142,7 @@ impl Schedule {
     }
 
     /// Takes in a feed, files what it changed, and returns the touched keys; of a list, with its
-    /// last part.
+    /// last part, and of one that changed very much, not every job and cursor.
     pub fn take(&mut self, feed: &Feed, now: DateTime<Utc>) -> BTreeSet<Key> {
         let mut touched = self.replica.apply(&self.keys, feed, now);
         match feed {
@@ -153,17 +154,20 @@ impl Schedule {
                 });
                 return BTreeSet::new();
             }
-            Feed::Snapshot { .. } => match self.listed.replace(BTreeSet::new()) {
-                Some(mut listed) => touched.append(&mut listed),
-                None => self.visit_all(now),
-            },
+            Feed::Snapshot { .. } => {}
             Feed::Changes { .. } => self.see_claims(&touched, now),
-            Feed::Lost { .. } => {}
+            Feed::Lost { .. } => return touched,
         }
         if touched.iter().any(|key| matches!(key, Key::Worker(_) | Key::Drain(_))) {
             self.roster = Roster::of(&self.replica);
             let workers = &self.replica.workers;
             self.claiming.retain(|worker, _| workers.contains_key(worker));
+        }
+        if matches!(feed, Feed::Snapshot { .. }) {
+            match self.listed.replace(BTreeSet::new()) {
+                Some(mut listed) => touched.append(&mut listed),
+                None => self.visit_all(now),
+            }
         }
         for key in &touched {
             self.file(key, now);
@@ -404,9 +408,9 @@ impl Schedule {
     /// Whether those before us in rank for a slot are on their way to it: they are taking others, or
     /// they wait for etcd as we do, with claims `under_way`.
     pub fn is_coming_up(&self, wanted: &Wanted, under_way: bool, now: DateTime<Utc>) -> bool {
-        let (Move::Run { slot, .. }, Ok(checked)) = (&wanted.step, &wanted.entry.state) else {
-            return false;
-        };
+        let Move::Run { slot, spawn_before, .. } = &wanted.step else { return false };
+        let Ok(checked) = &wanted.entry.state else { return false };
+        let due = due_at(checked, slot.instant());
         let busy = |worker: &WorkerId| {
             let seen = self.claiming.get(worker).map(|at| now - *at);
             seen.is_some_and(|ago| ago >= TimeDelta::zero() && ago < CLAIMING)
@@ -414,7 +418,7 @@ impl Schedule {
         let call = Wanted::call(&wanted.step);
         let mut before = self.roster.before(&self.worker, &checked.name, &checked.job, call);
         wanted.rank > 0
-            && now - due_at(checked, slot.instant()) < QUEUE
+            && now - due < QUEUE.min((*spawn_before - due) / 2)
             && (under_way || before.any(busy))
     }
 

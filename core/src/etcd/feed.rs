@@ -7,7 +7,8 @@ use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, Failure, Pages, forgotten, jittered};
+use super::list::Pages;
+use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, Failure, forgotten, jittered};
 use crate::replica::{Feed, Item};
 
 /// The list is made anew about this often even if nothing is known to be wrong: some versions of
@@ -16,12 +17,12 @@ const ANTI_ENTROPY: Duration = Duration::from_secs(600);
 /// Pauses between attempts to connect grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Batches between the watch and its reader: a slow reader slows the watch, not the memory.
+/// Batches and pages between etcd and their reader: a slow reader slows them, not the memory.
 const FEED_BOUND: usize = 8;
 
 impl Etcd {
-    /// Keeps delivering the state of the whole prefix until the receiver is dropped: a snapshot,
-    /// then changes; a new snapshot after a gap. Never ends by itself.
+    /// Keeps delivering the state of the whole prefix until the receiver is dropped: a list in parts,
+    /// then changes; a new list after a gap. Never ends by itself.
     ///
     /// A batch may be delivered twice after a disconnect; applying it twice does no harm.
     pub fn feed(&self) -> mpsc::Receiver<Feed> {

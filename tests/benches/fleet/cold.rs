@@ -19,7 +19,8 @@ const MILLION: usize = 1_000_000;
 const ROUNDS: usize = 3;
 /// About as the worker's own: the fastest that was measured.
 const PAGE: i64 = 5_000;
-const PAGES: i64 = 60;
+const LONGEST_PAGE: i64 = 20_000;
+const PAGES: i64 = 40;
 const DECODE_LIMIT: usize = 1 << 30;
 /// Different schedules among the jobs.
 const SCHEDULES: u64 = 1_000;
@@ -129,7 +130,7 @@ async fn bare_list(stack: &Stack, prefix: &str, expected: usize) -> Duration {
     let mut from = format!("{prefix}/").into_bytes();
     let end = format!("{prefix}0");
     let (mut revision, mut items) = (0, Vec::new());
-    let page = (expected as i64 / PAGES).max(PAGE);
+    let page = (expected as i64 / PAGES).clamp(PAGE, LONGEST_PAGE);
     loop {
         let mut options = GetOptions::new().with_range(end.as_str()).with_limit(page);
         if revision > 0 {

@@ -39,3 +39,19 @@ async fn a_clock_that_is_slow_or_steps_back_loses_nothing() {
     let report = assert_well(&mut trial, "a clock that steps back").await;
     assert_eq!(report.outcomes.get("missed"), None, "{report}");
 }
+
+/// The clock of the whole process, not only what it takes for its clock. Where libfaketime is
+/// installed; elsewhere it says that it is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_deceived_about_the_time_claims_nothing() {
+    let mut trial = trial(2).await;
+    if !trial.start_worker_deceived("w3", "+90s").await.unwrap() {
+        eprintln!("skipped: libfaketime is not installed");
+        return;
+    }
+    tokio::time::sleep(secs(SETTLES)).await;
+    let report = assert_well(&mut trial, "a process 90 s ahead").await;
+    assert_eq!(report.outcomes.get("missed"), None, "{report}");
+    let log = trial.log("w3");
+    assert!(log.contains("clock") && !log.contains("outcome="), "it took part:\n{log}");
+}

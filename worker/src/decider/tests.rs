@@ -142,3 +142,45 @@ fn a_run_that_replaces_more_than_one_step_can_kill_is_claimed_once_all_are_asked
     assert_eq!(killed.len(), count);
     assert!(decider.acts().is_empty(), "it waits for the end of those that it replaces");
 }
+
+/// The first claim of the job, which etcd has carried out at this revision.
+fn claim(decider: &mut Decider, revision: i64) -> RunId {
+    let now = at("2026-01-01T00:01:00Z");
+    decider.tick(now);
+    let proposal = decider.proposals(false).pop().unwrap();
+    let Effect::Begins(live, _) = &proposal.effect else { panic!() };
+    let run = live.run;
+    decider.on_answer(proposal, Ok(Answer::Done(revision)), now);
+    run
+}
+
+#[test]
+fn a_run_that_ended_is_not_begun_again_after_a_list_from_before_its_claim() {
+    let items = vec![job("true", 5), cursor()];
+    let mut decider = decider(items.clone());
+    let run = claim(&mut decider, 10_005);
+    assert!(matches!(&decider.acts()[..], [Act::Start { live, .. }] if live.run == run));
+    decider.on_over(run, Some(10_007));
+    let now = at("2026-01-01T00:01:01Z");
+    decider.on_feed(&Feed::Snapshot { revision: 10_000, cluster: 1, items }, now);
+    // The watch from there on, cut between the claim and the end.
+    let items = vec![claimed(run, "w", 10_005)];
+    decider.on_feed(&Feed::Changes { revision: 10_005, items }, now);
+    assert!(decider.acts().is_empty(), "it runs twice");
+    let gone = Item { value: None, ..claimed(run, "w", 10_007) };
+    decider.on_feed(&Feed::Changes { revision: 10_007, items: vec![gone] }, now);
+    assert!(decider.acts().is_empty());
+}
+
+#[test]
+fn a_claim_that_is_answered_after_the_last_call_ends_at_once() {
+    let mut decider = decider(vec![job("true", 5), cursor()]);
+    decider.call_last("the worker was told to stop at once");
+    assert!(decider.acts().is_empty());
+    // It was on its way.
+    decider.announced = false;
+    let run = claim(&mut decider, 10_005);
+    let acts = decider.acts();
+    let [Act::Start { live, .. }, Act::Abandon(ended, _)] = &acts[..] else { panic!("{acts:?}") };
+    assert_eq!((live.run, *ended), (run, run));
+}
