@@ -15,7 +15,7 @@ pub use crate::steps::{Answer, Refusal, Step};
 use crate::steps::{Predicate, Test, Write};
 
 /// How many steps travel in one transaction at most: etcd takes 128 operations in all on each path
-/// of nesting, and a step has fewer than the other half.
+/// of nesting, and a step has at most what a batch leaves of them.
 pub const BATCH: usize = 60;
 
 /// The transactions of one fleet.
