@@ -545,8 +545,9 @@ impl Decider {
         if let Some(done) = self.schedule.done(job, id).cloned() {
             debug!(%job, run = %id, "completing a record that lingers");
             self.acts.push(Act::Report(job.clone(), Box::new(done)));
-            let again = now + TimeDelta::seconds(15);
-            self.schedule.agenda.insert(Due::Lingering(job.clone(), id), again);
+            if let Some(again) = self.schedule.completion_of(job, id, now) {
+                self.schedule.agenda.insert(Due::Lingering(job.clone(), id), again);
+            }
         }
     }
 

@@ -35,8 +35,12 @@ const RANK_DELAY: TimeDelta = TimeDelta::milliseconds(250);
 const QUEUE: TimeDelta = TimeDelta::seconds(2);
 /// How long after its last claim a worker counts as claiming.
 const CLAIMING: TimeDelta = TimeDelta::milliseconds(500);
-/// After how long a worker completes a `done/` record that its own worker left behind.
+/// After how long a worker completes a `done/` record that its own worker left behind, or its own
+/// that was never written.
 const LINGERING: TimeDelta = TimeDelta::seconds(15);
+/// The same of a worker that is there: it only waits for MongoDB, which four that write the same
+/// would make four times as slow.
+const LINGERING_OF_LIVE: TimeDelta = TimeDelta::seconds(120);
 
 /// When a list has changed as much as this, a round visits every job, and none is filed by itself.
 const MANY: usize = 10_000;
@@ -366,6 +370,12 @@ impl Schedule {
                     self.file(&Key::Running(job, on, run), now);
                 }
                 if !self.replica.workers.contains_key(worker) {
+                    let left = self.replica.done.iter();
+                    let left = left.filter(|(_, done)| done.value.worker == worker.as_str());
+                    let left: Vec<_> = left.map(|(place, _)| place.clone()).collect();
+                    for (job, id) in left {
+                        self.file(&Key::Done(job, id), now);
+                    }
                     let own = &self.replica.own_cursors;
                     let own = own.iter().filter(|(_, own)| own.contains_key(worker));
                     let own: Vec<_> = own.map(|(job, _)| job.clone()).collect();
@@ -376,11 +386,9 @@ impl Schedule {
             }
             Key::Done(job, id) => {
                 let due = Due::Lingering(job.clone(), *id);
-                if self.replica.done.contains_key(&(job.clone(), *id)) {
-                    let rank = self.rank(job, None, Call::Settle);
-                    self.agenda.insert(due, now + LINGERING + RANK_DELAY * 4 * small(rank));
-                } else {
-                    self.agenda.remove(&due);
+                match self.completion_of(job, *id, now) {
+                    Some(at) => self.agenda.insert(due, at),
+                    None => drop(self.agenda.remove(&due)),
                 }
             }
             Key::Settings => self.look_at_all(now),

@@ -6,7 +6,7 @@ use carillon_core::rank::Call;
 use carillon_core::run::LiveRun;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Due, RANK_DELAY, Schedule, small};
+use super::{Due, LINGERING, LINGERING_OF_LIVE, RANK_DELAY, Schedule, small};
 
 /// Added to a dead worker's grace period before its runs are settled: its children are gone then.
 const SETTLE_MARGIN: TimeDelta = TimeDelta::seconds(2);
@@ -87,6 +87,23 @@ impl Schedule {
             .continues_secs
             .map(|secs| latest_start + TimeDelta::seconds(secs.into()) + grace);
         Some((now + grace).max(ends.unwrap_or(now)) + RANK_DELAY * small(rank))
+    }
+
+    /// When this worker takes a decision to MongoDB that is not there yet.
+    pub fn completion_of(
+        &self,
+        job: &JobName,
+        id: RunId,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let owner = &self.done(job, id)?.value.worker;
+        if *owner == self.worker.as_str() {
+            return Some(now + LINGERING);
+        }
+        let is_there = self.replica.workers.keys().any(|worker| worker.as_str() == owner);
+        let after = if is_there { LINGERING_OF_LIVE } else { LINGERING };
+        let rank = self.rank(job, None, Call::Settle);
+        Some(now + after + RANK_DELAY * 4 * small(rank))
     }
 
     /// A run whose worker is dead.

@@ -310,3 +310,25 @@ fn a_list_is_filed_with_its_last_part() {
     let unneeded = schedule.agenda.get(&Due::Cursor(name("gone"), None));
     assert_eq!(unneeded, Some(now + KEPT_OF_JOB));
 }
+
+#[test]
+fn a_record_that_lingers_is_left_to_its_worker_while_that_is_there() {
+    let now = at("2026-01-01T00:00:00Z");
+    let mut schedule = empty();
+    let record = |id, worker: &str| {
+        let job = name("j");
+        let outcome = carillon_core::run::Outcome::Succeeded;
+        let record =
+            RunRecord { worker: worker.to_owned(), ..RunRecord::new(id, &job, outcome, now) };
+        put(&format!("done/j/{id}"), &serde_json::to_string(&record).unwrap(), 9)
+    };
+    let [ours, theirs] = ["w", "v"].map(|worker| (RunId::new(now), worker));
+    let items = vec![other(), record(ours.0, ours.1), record(theirs.0, theirs.1)];
+    schedule.take(&changes(items), now);
+    let due = |schedule: &Schedule, id| schedule.agenda.get(&Due::Lingering(name("j"), id));
+    assert_eq!(due(&schedule, ours.0), Some(now + LINGERING));
+    assert!(due(&schedule, theirs.0) >= Some(now + LINGERING_OF_LIVE));
+    let gone = Item { value: None, ..other() };
+    schedule.take(&changes(vec![gone]), now);
+    assert_eq!(due(&schedule, theirs.0), Some(now + LINGERING));
+}
