@@ -22,8 +22,8 @@ test: setup ## Run every test, those on real servers too
 
 # Where a worker dies and what its clock shows can be chosen in a debug build only.
 soak: setup ## Do random faults to a fleet for MINUTES (30); SEED=, JOBS=, WITHOUT= as soak --help says
-	@cargo build --workspace --bins
-	@$(TARGET)/debug/soak
+	@cargo build --profile checked --bin carillon-worker --bin soak
+	@$(TARGET)/checked/soak
 
 check: setup ## Format, lints, documentation, and licences where cargo-deny is installed
 	cargo fmt --all --check

@@ -250,9 +250,13 @@ impl Daemon {
                 let next = if self.may_act() { self.decider.next() } else { None };
                 alarm.set(next)?;
             }
+            let mut heard = false;
             // One of those that are ready is picked at random, so all get their turn.
             tokio::select! {
-                Some(fed) = feed.recv() => self.hear(&fed),
+                Some(fed) = feed.recv() => {
+                    self.hear(&fed);
+                    heard = true;
+                }
                 Some(answered) = self.answers.join_next() => match answered {
                     Ok(answered) => {
                         let (claims, more) = (self.decider.runs.claiming(), !self.answers.is_empty());
@@ -317,7 +321,12 @@ impl Daemon {
             for _ in 0..feed.len() {
                 if let Ok(fed) = feed.try_recv() {
                     self.hear(&fed);
+                    heard = true;
                 }
+            }
+            // Once: of clocks that are told late, as after a freeze, only the last word counts.
+            if heard {
+                self.judge();
             }
             more = self.may_act() && self.decider.tick(clock::now());
             if self.decider.has_announced() {
@@ -479,21 +488,30 @@ impl Daemon {
             // The jobs and cursors of another past are in the replica already. The settings, which
             // would tell of a recovery, come later.
             let (revision, recovered) = (*revision, self.memory.recovered());
-            self.restored = self.memory.see(Seen { cluster: self.cluster, revision, recovered });
-            return self.judge();
+            return self.remember(Seen { cluster: self.cluster, revision, recovered });
         }
         let (revision, table_hash) = (replica.revision, format!("{:016x}", replica.table_hash()));
         self.metrics.applied_revision(revision);
         self.metrics.jobs(replica.jobs.len());
         let recovered = replica.settings.as_ref().and_then(|settings| settings.value.recovered);
-        let seen = Seen { cluster: self.cluster, revision, recovered };
-        self.restored = self.memory.see(seen);
+        self.remember(Seen { cluster: self.cluster, revision, recovered });
         self.hear_clocks(before);
-        self.judge();
         self.registration.send_if_modified(|r| {
             (r.watch_revision, r.table_hash) = (revision, table_hash);
             false
         });
+    }
+
+    /// Compares this with what is remembered of etcd.
+    fn remember(&mut self, seen: Seen) {
+        let why = self.memory.see(seen);
+        if why != self.restored {
+            match &why {
+                Some(why) => warn!("claiming nothing: {why}"),
+                None => info!("etcd is believed again"),
+            }
+        }
+        self.restored = why;
     }
 
     /// Hears of the clocks of those who have registered since the revision `before`.

@@ -3,6 +3,7 @@
 //! Without a terminal it shows a first finished run instead of the console. It stops what it
 //! started when the console is left, and on Ctrl-C, SIGTERM and SIGHUP.
 
+use std::fs;
 use std::io::{IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -69,7 +70,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let demo = Demo::start(&folder, tell).await?;
     tell(&format!("ready after {:.1} s", began.elapsed().as_secs_f64()));
     tell(&format!("logs are in {}", demo.folder().display()));
-    tell(&format!("from another terminal: {} {}", own_name()?, demo.connection().join(" ")));
+    let env = demo.folder().join("env");
+    fs::write(&env, environment(&demo)?)
+        .with_context(|| format!("cannot write {}", env.display()))?;
+    tell(&format!("from another terminal: . {} && carillon jobs", env.display()));
 
     let outcome = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         show_console(&demo).await
@@ -150,8 +154,17 @@ impl Drop for Foreground {
     }
 }
 
-fn own_name() -> Result<String> {
-    Ok(programs::own("carillon")?.display().to_string())
+/// What a shell reads so that `carillon` is found, and finds the demo.
+fn environment(demo: &Demo) -> Result<String> {
+    let program = programs::own("carillon")?;
+    let folder = program.parent().context("a program in no folder")?;
+    let mut lines = format!("export PATH='{}':\"$PATH\"\n", folder.display());
+    for pair in demo.connection().chunks_exact(2) {
+        let [flag, value] = pair else { continue };
+        let name = flag.trim_start_matches('-').to_uppercase();
+        lines += &format!("export CARILLON_{name}='{value}'\n");
+    }
+    Ok(lines)
 }
 
 /// What the user is told is for reading along, so a closed output is no reason to stop.

@@ -19,7 +19,9 @@ use system_tests::trial::{CutOff, Load, Options, POINTS, Trial};
 use tokio::time::{Instant, sleep};
 
 /// Room for etcd, small enough to be filled in seconds, in bytes.
-const QUOTA: u64 = 96 << 20;
+const QUOTA: u64 = 160 << 20;
+/// How many revisions etcd keeps when it compacts, every five minutes.
+const KEPT_REVISIONS: u32 = 1_000;
 /// Past the lease of a worker, of ten seconds.
 const PAST_LEASE: Duration = Duration::from_secs(14);
 
@@ -117,7 +119,13 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
         .collect();
     tell(&format!("soak: SEED={seed}, {} minutes, {} jobs", arguments.minutes, arguments.jobs));
     let mut random = Random(seed);
-    let etcd_arguments = vec![format!("--quota-backend-bytes={QUOTA}")];
+    // Compacted now and then, as every etcd should be: it keeps all that ever was otherwise.
+    let etcd_arguments = [
+        format!("--quota-backend-bytes={QUOTA}"),
+        "--auto-compaction-mode=revision".to_owned(),
+        format!("--auto-compaction-retention={KEPT_REVISIONS}"),
+    ];
+    let etcd_arguments = etcd_arguments.to_vec();
     // Of the last soak only: it may be many gigabytes.
     let folder = programs::root().join("target/soak");
     if folder.exists() {

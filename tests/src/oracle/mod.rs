@@ -18,7 +18,7 @@ use carillon_core::id::{RunId, Slot};
 use carillon_core::replica::Replica;
 use carillon_core::run::Outcome;
 use chrono::{DateTime, TimeDelta, Utc};
-use etcd_client::{Client as EtcdClient, GetOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client as EtcdClient, GetOptions};
 use futures::TryStreamExt;
 use mongodb::Client as MongoClient;
 use mongodb::bson::{Document, doc};
@@ -109,31 +109,40 @@ async fn decided(
     etcd: &mut EtcdClient,
     prefix: &str,
 ) -> Result<(BTreeMap<String, DateTime<Utc>>, BTreeMap<String, String>)> {
-    let places = ["cursor", "running", "done"].map(|kind| format!("{prefix}/{kind}/"));
-    let [cursors, ..] = &places;
-    let get = |place: &String| {
-        let options = GetOptions::new().with_prefix();
-        let options = if place == cursors { options } else { options.with_keys_only() };
-        TxnOp::get(place.as_str(), Some(options))
-    };
-    let reads = Txn::new().and_then(places.iter().map(get).collect::<Vec<_>>());
-    let answer = etcd.txn(reads).await.context("cannot read etcd")?;
-    let (mut through, mut open) = (BTreeMap::new(), BTreeMap::new());
-    for (place, answer) in places.iter().zip(answer.op_responses()) {
-        let TxnOpResponse::Get(answer) = answer else { bail!("etcd answered something else") };
+    loop {
+        // Not as one transaction: an etcd that is full refuses even those that only read.
+        match decided_once(etcd, prefix).await {
+            // The revision that one member gave has not come to another.
+            Err(e) if format!("{e:#}").contains("future revision") => sleep(ASK_EVERY).await,
+            answer => return answer,
+        }
+    }
+}
+
+async fn decided_once(
+    etcd: &mut EtcdClient,
+    prefix: &str,
+) -> Result<(BTreeMap<String, DateTime<Utc>>, BTreeMap<String, String>)> {
+    let cursors = format!("{prefix}/cursor/");
+    let options = GetOptions::new().with_prefix();
+    let answer = etcd.get(cursors.clone(), Some(options)).await.context("cannot read etcd")?;
+    let revision = answer.header().context("etcd answered without a revision")?.revision();
+    let mut through = BTreeMap::new();
+    for pair in answer.kvs() {
+        let job = pair.key_str()?.strip_prefix(&cursors).unwrap_or_default().to_owned();
+        let value: Value = serde_json::from_slice(pair.value()).context("a cursor is no JSON")?;
+        let instant = value.get("through").and_then(Value::as_str).context("a cursor is empty")?;
+        through.insert(job, instant.parse().context("a cursor is at no instant")?);
+    }
+    let mut open = BTreeMap::new();
+    for kind in ["running", "done"] {
+        let options = GetOptions::new().with_prefix().with_keys_only().with_revision(revision);
+        let keys = format!("{prefix}/{kind}/");
+        let answer = etcd.get(keys, Some(options)).await.context("cannot read etcd")?;
         for pair in answer.kvs() {
-            let key = pair.key_str()?;
-            if place == cursors {
-                let job = key.strip_prefix(cursors).unwrap_or_default().to_owned();
-                let value: Value =
-                    serde_json::from_slice(pair.value()).context("a cursor is no JSON")?;
-                let instant = value.get("through").and_then(Value::as_str);
-                let instant = instant.context("a cursor is empty")?;
-                through.insert(job, instant.parse().context("a cursor is at no instant")?);
-            } else {
-                let id = key.rsplit('/').next().unwrap_or_default().to_owned();
-                open.insert(id, key.to_owned());
-            }
+            let key = pair.key_str()?.to_owned();
+            let id = key.rsplit('/').next().unwrap_or_default().to_owned();
+            open.insert(id, key);
         }
     }
     Ok((through, open))

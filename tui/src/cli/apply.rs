@@ -45,6 +45,9 @@ pub(super) async fn apply(
         for policy in not_acted_on(&checked.job) {
             print::note(&format!("{name}: kept, but not acted on by this version: {policy}"));
         }
+        for field in unknown(&checked.job) {
+            print::note(&format!("{name}: `{field}` is no field of a job; it is kept as it is"));
+        }
         let outcome = match verb {
             "unchanged" => Ok(None),
             _ if dry_run => Ok(None),
@@ -82,6 +85,14 @@ pub(super) async fn apply(
         Some(failure) => Err(Failure::Exit(failure.code())),
         None => Ok(()),
     }
+}
+
+/// The fields that mean nothing to Carillon: another tool's, or misspelt.
+fn unknown(job: &Job) -> impl Iterator<Item = String> {
+    let inner = [("retries", &job.retries.extra), ("limits", &job.limits.extra)];
+    let inner =
+        inner.into_iter().flat_map(|(of, extra)| extra.keys().map(move |f| format!("{of}.{f}")));
+    job.extra.keys().cloned().chain(inner)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
