@@ -238,7 +238,7 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
-        if self.schedule.is_coming_up(&wanted, self.runs.claiming() > 0, now) {
+        if self.schedule.is_coming_up(&wanted, self.runs.waits_long(now), now) {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
             return;
         }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::run::{LiveRun, RunState};
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// A claim that has waited for so long tells that etcd is slow for all.
+const LONG: TimeDelta = TimeDelta::milliseconds(100);
 
 /// A run that this process started.
 struct Mine {
@@ -49,6 +53,12 @@ impl Runs {
     /// How many claims are under way.
     pub fn claiming(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether a claim has waited for etcd for long.
+    pub fn waits_long(&self, now: DateTime<Utc>) -> bool {
+        // The ids are in the order in which they were made.
+        self.pending.first().is_some_and(|run| now - run.made_at() >= LONG)
     }
 
     /// How many runs are live or may become so.
@@ -139,7 +149,6 @@ mod tests {
     use super::*;
     use carillon_core::id::JobName;
     use carillon_core::run::{Running, Trigger};
-    use chrono::Utc;
 
     fn claimed(fence: i64) -> (LiveRun, WorkerId) {
         let worker = WorkerId::new("w").unwrap();

@@ -414,8 +414,8 @@ impl Schedule {
     }
 
     /// Whether those before us in rank for a slot are on their way to it: they are taking others, or
-    /// they wait for etcd as we do, with claims `under_way`.
-    pub fn is_coming_up(&self, wanted: &Wanted, under_way: bool, now: DateTime<Utc>) -> bool {
+    /// they wait for etcd as we do, which is `slow`.
+    pub fn is_coming_up(&self, wanted: &Wanted, slow: bool, now: DateTime<Utc>) -> bool {
         let Move::Run { slot, spawn_before, .. } = &wanted.step else { return false };
         let Ok(checked) = &wanted.entry.state else { return false };
         let due = due_at(checked, slot.instant());
@@ -427,7 +427,7 @@ impl Schedule {
         let mut before = self.roster.before(&self.worker, &checked.name, &checked.job, call);
         wanted.rank > 0
             && now - due < QUEUE.min((*spawn_before - due) / 2)
-            && (under_way || before.any(busy))
+            && (slow || before.any(busy))
     }
 
     /// A live run.
