@@ -384,11 +384,7 @@ impl<J> Replica<J> {
 
     /// The jobs of which only the cursor is left, in order.
     pub fn orphans(&self) -> impl Iterator<Item = &JobName> {
-        let mut jobs = self.jobs.keys().peekable();
-        self.cursors.names().filter(move |name| {
-            while jobs.next_if(|job| job < name).is_some() {}
-            jobs.peek() != Some(name)
-        })
+        absent(self.cursors.names(), self.jobs.keys())
     }
 
     /// The revision of that cursor.
@@ -469,6 +465,18 @@ impl Replica<StoredJob> {
         let (name, stored) = self.jobs.get_key_value(job)?;
         stored.scope().or_else(|| Some(stored.read(name.clone()).job()?.scope))
     }
+}
+
+/// Those of the names that are not among the others. Both come in order.
+fn absent<'a, 'b>(
+    names: impl Iterator<Item = &'a JobName>,
+    others: impl Iterator<Item = &'b JobName>,
+) -> impl Iterator<Item = &'a JobName> {
+    let mut others = others.peekable();
+    names.filter(move |name| {
+        while others.next_if(|other| other < name).is_some() {}
+        others.peek() != Some(name)
+    })
 }
 
 fn show(key: &Key) -> String {

@@ -45,21 +45,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands before the server on this port of 127.0.0.1, and passes everything on.
+    /// Stands at an address of this machine before the server on this port of 127.0.0.1, and passes
+    /// everything on.
     ///
     /// # Errors
     ///
-    /// When no port is free.
-    pub async fn start(server: u16) -> Result<Self> {
-        Self::start_at(Ipv4Addr::LOCALHOST, server).await
-    }
-
-    /// As [`start`](Self::start), at another address of this machine.
-    ///
-    /// # Errors
-    ///
-    /// When it has no such address, or no port is free.
-    pub async fn start_at(address: Ipv4Addr, server: u16) -> Result<Self> {
+    /// When the machine has no such address, or no port is free.
+    pub async fn start(address: Ipv4Addr, server: u16) -> Result<Self> {
         let address = SocketAddr::from((address, free_port()?));
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot use {address}"))?;
@@ -224,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn what_hangs_arrives_later() {
         let (port, _) = echo().await;
-        let proxy = Proxy::start(port).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST, port).await.unwrap();
         let mut stream = client(&proxy).await.unwrap();
         stream.write_u8(1).await.unwrap();
         assert_eq!(answer(&mut stream).await.unwrap(), 1);
@@ -239,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_dropped_is_closed_and_refused_until_it_passes_again() {
         let (port, _) = echo().await;
-        let proxy = Proxy::start(port).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST, port).await.unwrap();
         let mut stream = client(&proxy).await.unwrap();
         stream.write_u8(1).await.unwrap();
         assert_eq!(answer(&mut stream).await.unwrap(), 1);
@@ -261,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_answer_was_to_a_request_that_arrived() {
         let (port, mut got) = echo().await;
-        let proxy = Proxy::start(port).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST, port).await.unwrap();
         let mut stream = client(&proxy).await.unwrap();
         proxy.set(Mode::LoseAnswers);
         stream.write_u8(1).await.unwrap();
@@ -274,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_delay_is_at_least_as_long_as_it_was_said_to_be() {
         let (port, _) = echo().await;
-        let proxy = Proxy::start(port).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST, port).await.unwrap();
         proxy.set(Mode::Delay(SOON));
         let mut stream = client(&proxy).await.unwrap();
         let sent = Instant::now();

@@ -247,9 +247,9 @@ impl Trial {
         let address = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::outside);
         let mut etcd = Vec::new();
         for port in self.stack.etcd_ports() {
-            etcd.push(Proxy::start_at(address, port).await?);
+            etcd.push(Proxy::start(address, port).await?);
         }
-        let mongo = Proxy::start_at(address, self.stack.mongo_port()).await?;
+        let mongo = Proxy::start(address, self.stack.mongo_port()).await?;
         let clock = self.folder.path().join(format!("{id}.clock"));
         Ok(Link { etcd, mongo, clock, namespace })
     }

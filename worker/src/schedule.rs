@@ -182,7 +182,7 @@ impl Schedule {
     fn see_claims(&mut self, touched: &BTreeSet<Key>, now: DateTime<Utc>) {
         for key in touched {
             if let Key::Running(job, _, run) = key
-                && let Some(live) = self.replica.live.get(job).and_then(|runs| runs.get(run))
+                && let Some(live) = self.live(job, *run)
                 && live.value.state == RunState::Claimed
                 && live.value.worker != self.worker
             {

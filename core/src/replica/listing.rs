@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::{Item, Replica};
+use super::{Item, Replica, absent};
 use crate::cursors::Kept;
 use crate::id::JobName;
 use crate::job::KeptJob;
@@ -51,14 +51,7 @@ impl<T> Listed<T> {
         let Self::Again(mut listed) = self else { return Vec::new() };
         // etcd lists them in order, so that this has nothing to do.
         listed.sort_unstable();
-        let mut listed = listed.iter().peekable();
-        names
-            .filter(|name| {
-                while listed.next_if(|next| next < name).is_some() {}
-                listed.peek() != Some(name)
-            })
-            .cloned()
-            .collect()
+        absent(names, listed.iter()).cloned().collect()
     }
 }
 

@@ -120,12 +120,11 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
     tell(&format!("soak: SEED={seed}, {} minutes, {} jobs", arguments.minutes, arguments.jobs));
     let mut random = Random(seed);
     // Compacted now and then, as every etcd should be: it keeps all that ever was otherwise.
-    let etcd_arguments = [
+    let etcd_arguments = vec![
         format!("--quota-backend-bytes={QUOTA}"),
         "--auto-compaction-mode=revision".to_owned(),
         format!("--auto-compaction-retention={KEPT_REVISIONS}"),
     ];
-    let etcd_arguments = etcd_arguments.to_vec();
     // Of the last soak only: it may be many gigabytes.
     let folder = programs::root().join("target/soak");
     if folder.exists() {
