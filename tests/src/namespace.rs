@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use anyhow::{Context, Result, ensure};
 use rustix::process::geteuid;
 
-/// Each namespace has a network of its own: 10.213.<number>.0/24.
+/// Each namespace has a network of its own: `10.213.N.0/24`.
 static NUMBER: AtomicU8 = AtomicU8::new(1);
 
 /// Dropping it removes it.
