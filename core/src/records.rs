@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
-use mongodb::bson::{self, Binary, Bson, Document, doc, spec::BinarySubtype};
+use mongodb::bson::{self, Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, IndexOptions, WriteConcern};
+use mongodb::options::{ClientOptions, IndexOptions};
 use mongodb::{Client, Collection, Database, IndexModel};
 use thiserror::Error as ThisError;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +21,10 @@ use crate::id::{JobName, RunId, Slot};
 use crate::job::Change;
 use crate::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
 use crate::settings::hide_password;
+
+mod batch;
+
+pub use batch::{Batch, Refused};
 
 /// The database's name.
 const DATABASE: &str = "cron";
@@ -184,7 +188,7 @@ impl Records {
     }
 
     /// A write that may be sent again: one that was carried out before counts as done.
-    async fn write<T>(
+    async fn once<T>(
         &self,
         call: impl IntoFuture<Output = Result<T, Error>>,
     ) -> Result<(), RecordsError> {
@@ -280,58 +284,6 @@ impl Records {
         Ok(())
     }
 
-    /// Records that a run has started. A record that exists already is left as it is.
-    ///
-    /// # Errors
-    /// When MongoDB does not answer or refuses.
-    pub async fn started(&self, record: &RunRecord) -> Result<(), RecordsError> {
-        let document = self.to_document(record)?;
-        self.write(self.log().insert_one(document)).await
-    }
-
-    /// Refreshes what a running record shows; a finished one is left as it is.
-    ///
-    /// # Errors
-    /// When MongoDB does not answer or refuses.
-    pub async fn progress(&self, progress: &Progress) -> Result<(), RecordsError> {
-        let mut set = doc! {"outputBytes": progress.output_bytes};
-        for (field, value) in
-            [("cpuMillis", progress.cpu_millis), ("maxRssBytes", progress.max_rss_bytes)]
-        {
-            if let Some(value) = value {
-                set.insert(field, value);
-            }
-        }
-        if let Some(line) = &progress.last_line {
-            set.insert("lastLine", line);
-        }
-        let filter = doc! {"_id": progress.id.to_string(), "outcome": Outcome::Running.as_str()};
-        self.bounded(self.log().update_one(filter, doc! {"$set": set})).await.map(drop)
-    }
-
-    /// Records what became of a run or a slot, on a majority and in the journal. A record that is
-    /// final already is left as it is.
-    ///
-    /// # Errors
-    /// When MongoDB does not answer or refuses.
-    pub async fn finished(&self, record: &RunRecord) -> Result<(), RecordsError> {
-        let id = record.id.to_string();
-        let mut document = self.to_document(record)?;
-        document.remove("_id");
-        let not_final = doc! {"$in": [Outcome::Running.as_str(), Bson::Null]};
-        let filter = doc! {"_id": id, "outcome": not_final};
-        let concern = WriteConcern::builder()
-            .w(mongodb::options::Acknowledgment::Majority)
-            .journal(true)
-            .build();
-        let log = self.log();
-        let update = log
-            .update_one(filter, doc! {"$set": document, "$unset": {"lastLine": ""}})
-            .upsert(true)
-            .write_concern(concern);
-        self.write(update).await
-    }
-
     /// Notes what a run that was taken for lost reported afterwards.
     ///
     /// # Errors
@@ -340,37 +292,6 @@ impl Records {
         let filter = doc! {"_id": run.to_string()};
         let update = doc! {"$set": {"lateResult": late}};
         self.bounded(self.log().update_one(filter, update)).await.map(drop)
-    }
-
-    /// Stores pieces of output. Pieces that are stored already are left as they are.
-    ///
-    /// # Errors
-    /// When MongoDB does not answer or refuses.
-    pub async fn store_output(
-        &self,
-        run: RunId,
-        chunks: &[Chunk],
-        expire_at: Option<DateTime<Utc>>,
-    ) -> Result<(), RecordsError> {
-        let documents: Vec<Document> = chunks
-            .iter()
-            .map(|chunk| {
-                let mut document = doc! {
-                    "_id": chunk_id(run, chunk.seq),
-                    "at": date(chunk.at),
-                    "stream": match chunk.stream { Stream::Stdout => "stdout", Stream::Stderr => "stderr" },
-                    "data": Binary { subtype: BinarySubtype::Generic, bytes: chunk.data.clone() },
-                };
-                if let Some(at) = expire_at {
-                    document.insert("expireAt", date(at));
-                }
-                document
-            })
-            .collect();
-        if documents.is_empty() {
-            return Ok(());
-        }
-        self.write(self.output().insert_many(documents).ordered(false)).await
     }
 
     /// The pieces of a run's output from `from` on, at most `limit`.
@@ -516,7 +437,7 @@ impl Records {
         let mut document = self.document_of("changes", change)?;
         document.insert("fleet", &self.fleet);
         document.insert("at", date(change.id.made_at()));
-        self.write(self.changes().insert_one(document)).await
+        self.once(self.changes().insert_one(document)).await
     }
 
     /// The changes of one job or of all, newest first.
@@ -600,6 +521,10 @@ impl Records {
             },
             data: document.get_binary_generic("data").map_err(|_| wrong())?.clone(),
         })
+    }
+
+    fn unreachable(&self, detail: String) -> RecordsError {
+        RecordsError::Unreachable { uri: self.uri.clone(), detail }
     }
 
     fn unreadable(&self, collection: &'static str, detail: String) -> RecordsError {

@@ -34,7 +34,7 @@ use crate::fault::Fault;
 use crate::lease::{Keeper, Standing};
 use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
-use crate::report::{REPORTS_BOUND, Report, Reporter};
+use crate::report::{REPORTS_BOUND, Report, Reporter, Store, Telling};
 use crate::skew::{Skew, Source, Verdict};
 use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
 
@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub labels: BTreeMap<String, String>,
     pub capacity: u32,
     pub state_dir: PathBuf,
+    /// How much may wait on disk for MongoDB, in bytes.
+    pub spool_bytes: u64,
     pub drain_timeout: Duration,
     pub max_skew: TimeDelta,
     pub fault: Fault,
@@ -99,14 +101,18 @@ pub(crate) async fn run(
     tokio::spawn(read_clock(records.clone(), offsets));
     let courier = Courier::start(claims.clone(), metrics.clone());
     let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
-    let reporter = Reporter {
-        records: records.clone(),
-        courier: courier.clone(),
-        reports: to_write,
-        patience: LAST_REPORTS,
-    };
-    let reporter = tokio::spawn(reporter.run());
     let (registration, registered) = watch::channel(first_registration(&options));
+    let spool = options.state_dir.join("spool");
+    let reporter = Reporter::open(
+        Store { records: records.clone(), courier: courier.clone() },
+        &spool,
+        options.spool_bytes,
+        to_write,
+        LAST_REPORTS,
+        Telling { metrics: metrics.clone(), registration: registration.clone() },
+    )
+    .with_context(|| format!("cannot use {}", spool.display()))?;
+    let reporter = tokio::spawn(reporter.run());
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
     let guard = Guard::start();

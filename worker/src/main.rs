@@ -85,6 +85,9 @@ struct Arguments {
     /// Folder for the worker's own state [default: the user's state folder]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// How much output and results may wait in that folder while MongoDB is away, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    spool_limit: u32,
     /// Seconds that live runs may take to finish after SIGTERM before they are killed
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
@@ -217,6 +220,7 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         labels: BTreeMap::from_iter(arguments.labels),
         capacity: arguments.capacity,
         state_dir,
+        spool_bytes: u64::from(arguments.spool_limit) << 20,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         max_skew: TimeDelta::seconds(arguments.max_skew.into()),
         fault: Fault::at(arguments.fault.as_deref()),

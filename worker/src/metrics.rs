@@ -129,6 +129,9 @@ struct Numbers {
     draining: Gauge,
     registered: Gauge,
     standing_by: Gauge,
+    mongo_away: Gauge,
+    spool: Gauge,
+    output_dropped: Counter,
     /// Why it claims nothing although it is registered.
     reason: watch::Sender<Option<String>>,
 }
@@ -157,6 +160,9 @@ impl Metrics {
             draining: Gauge::default(),
             registered: Gauge::default(),
             standing_by: Gauge::default(),
+            mongo_away: Gauge::default(),
+            spool: Gauge::default(),
+            output_dropped: Counter::default(),
             reason: watch::Sender::new(None),
         };
         numbers.register();
@@ -234,6 +240,17 @@ impl Metrics {
     /// Whether the worker is registered under a live lease.
     pub fn registered(&self, registered: bool) {
         self.numbers.registered.set(registered.into());
+    }
+
+    /// So many bytes wait on disk for MongoDB, which does not answer at all where it is `away`.
+    pub fn spool(&self, bytes: u64, away: bool) {
+        self.numbers.spool.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.numbers.mongo_away.set(away.into());
+    }
+
+    /// So many bytes of output found no room on disk while MongoDB was away.
+    pub fn output_dropped(&self, bytes: u64) {
+        self.numbers.output_dropped.inc_by(bytes);
     }
 
     /// Why it claims nothing although it is registered; `None` where all is well.
@@ -324,6 +341,11 @@ impl Numbers {
         r.register("registered", "1 while registered in etcd", self.registered.clone());
         let about = "1 while nothing is claimed although registered: /healthz says why";
         r.register("standing_by", about, self.standing_by.clone());
+        r.register("mongo_away", "1 while MongoDB does not answer", self.mongo_away.clone());
+        let about = "Results that wait on disk for MongoDB";
+        r.register_with_unit("spool", about, Unit::Bytes, self.spool.clone());
+        let about = "Output that found no room on disk while MongoDB was away";
+        r.register_with_unit("output_dropped", about, Unit::Bytes, self.output_dropped.clone());
     }
 }
 

@@ -1,36 +1,52 @@
 //! Results to MongoDB, in order for each run, without ever holding up a run.
 //!
-//! While MongoDB is away, reports wait in bounded memory. Outcomes are safe in etcd's `done/` keys
-//! until MongoDB has acknowledged them; output beyond the bound is dropped, and the log says so.
+//! What is reported is written at once, and what comes while a write is under way travels together
+//! in the next. While MongoDB is away or too slow, everything waits on disk ([`spool`]) in the order
+//! in which it came, and is written from there, oldest first, when MongoDB is back. Outcomes are
+//! safe in etcd's `done/` keys as well until MongoDB has acknowledged them. Output for which the
+//! disk has no room is dropped, and a mark stands in its place.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use carillon_core::claims::Step;
+use carillon_core::fleet::Registration;
 use carillon_core::id::{JobName, RunId};
 use carillon_core::records::{Progress, Records, RecordsError};
 use carillon_core::replica::Versioned;
-use carillon_core::run::{Chunk, RunRecord};
+use carillon_core::run::{Chunk, RunRecord, Stream};
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::select;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::courier::Courier;
+use crate::execute::dropped_mark;
+use crate::metrics::Metrics;
+use entry::Spooled;
+use queue::{Load, Pending, Queue};
+use spool::{Entry, Mark, Rank, Spool};
+
+mod entry;
+mod queue;
+mod spool;
 
 /// Reports on their way to the reporter: senders never wait longer than it takes to file them.
 pub(crate) const REPORTS_BOUND: usize = 1024;
-/// Output that may wait for MongoDB, in bytes.
-const OUTPUT_BOUND: usize = 64 << 20;
-/// Writes under way at once: the driver's pool has eight connections.
-const WRITES: usize = 6;
-/// Pieces of output in one insert.
-const BATCH: usize = 64;
-/// Decisions that may wait for MongoDB here; any more wait in etcd alone and are completed later.
-const DONE_BOUND: usize = 10_000;
-/// Pauses after a failure grow up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What may wait in memory while MongoDB answers, in bytes: a slow one has the rest go to disk.
+const MEMORY_BOUND: usize = 8 << 20;
+/// Batches under way at once: more would only make them smaller.
+const WRITES: usize = 2;
+/// What is taken from the disk at once: as many documents, and bytes, as one insert takes well.
+const FROM_DISK: (usize, usize) = (1_000, 4 << 20);
+/// The first and the longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How often the log hears how far it has come with what waited on disk.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// Something to write down about one run.
 #[derive(Debug, Clone)]
@@ -61,249 +77,396 @@ impl Report {
             Self::Done(_, done) => done.value.id,
         }
     }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Output { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
-            _ => 0,
-        }
-    }
 }
 
-/// Writes reports until its channel is closed and all is written, or `patience` is over then.
+/// Writes reports until its channel is closed and all is written, or waits on disk, or `patience`
+/// is over then.
 pub(crate) struct Reporter {
+    store: Store,
+    reports: mpsc::Receiver<Report>,
+    patience: Duration,
+    queue: Queue,
+    disk: Disk,
+    /// MongoDB does not answer.
+    away: bool,
+    not_before: Instant,
+    pause: Duration,
+    /// The first write makes the indexes.
+    indexed: bool,
+    told: Instant,
+    telling: Telling,
+}
+
+/// Where it goes.
+#[derive(Clone)]
+pub(crate) struct Store {
     pub records: Records,
     pub courier: Courier,
-    pub reports: mpsc::Receiver<Report>,
-    /// How long to go on after the channel was closed.
-    pub patience: Duration,
 }
 
-#[derive(Default)]
-struct Queue {
-    /// What waits, by run; a run whose report is under way is in `busy`.
-    waiting: BTreeMap<RunId, VecDeque<Report>>,
-    busy: BTreeSet<RunId>,
-    bytes: usize,
-    done: usize,
-    dropped: usize,
+/// Who hears how it goes.
+pub(crate) struct Telling {
+    pub metrics: Metrics,
+    pub registration: watch::Sender<Registration>,
 }
 
-impl Queue {
-    fn add(&mut self, report: Report) {
-        let size = report.size();
-        if size > 0 && self.bytes + size > OUTPUT_BOUND {
-            self.dropped += size;
-            return;
-        }
-        if matches!(report, Report::Done(..)) {
-            let queued = self.waiting.get(&report.run());
-            let is_done = |report: &Report| matches!(report, Report::Done(..));
-            if self.done >= DONE_BOUND || queued.is_some_and(|queue| queue.iter().any(is_done)) {
-                return;
-            }
-            self.done += 1;
-            // It says all that these would have said.
-            if let Some(queue) = self.waiting.get_mut(&report.run()) {
-                queue.retain(|report| matches!(report, Report::Output { .. }));
-            }
-        }
-        self.bytes += size;
-        let queue = self.waiting.entry(report.run()).or_default();
-        match (queue.back_mut(), report) {
-            // Only the newest telemetry matters, and small pieces of output travel together.
-            (Some(Report::Progress(old)), Report::Progress(new)) => *old = new,
-            (Some(Report::Output { chunks: old, .. }), Report::Output { chunks: new, .. })
-                if old.len() + new.len() <= BATCH =>
-            {
-                old.extend(new);
-            }
-            (_, report) => queue.push_back(report),
-        }
-    }
-
-    /// The oldest report of a run that has none under way.
-    fn next(&mut self) -> Option<Report> {
-        let run = *self.waiting.keys().find(|run| !self.busy.contains(run))?;
-        let queue = self.waiting.get_mut(&run)?;
-        let report = queue.pop_front();
-        if queue.is_empty() {
-            self.waiting.remove(&run);
-        }
-        self.busy.insert(run);
-        if matches!(report, Some(Report::Done(..))) {
-            self.done -= 1;
-        }
-        report
-    }
-
-    fn back(&mut self, report: Report) {
-        if matches!(report, Report::Done(..)) {
-            self.done += 1;
-        }
-        self.waiting.entry(report.run()).or_default().push_front(report);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.busy.is_empty()
-    }
+/// A write that has ended.
+struct Written {
+    load: Load,
+    /// Where it came from the disk, up to where.
+    mark: Option<Mark>,
+    answer: Result<(), RecordsError>,
 }
 
 impl Reporter {
+    /// Opens the spool in `folder`, which may take `limit` bytes of the disk, with what an earlier
+    /// life has left there. `patience`: how long to go on after the channel was closed.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(
+        store: Store,
+        folder: &Path,
+        limit: u64,
+        reports: mpsc::Receiver<Report>,
+        patience: Duration,
+        telling: Telling,
+    ) -> io::Result<Self> {
+        let disk = Disk { spool: Spool::open(folder, limit)?, gaps: BTreeMap::new(), told: false };
+        if !disk.spool.is_empty() {
+            info!("{} of output and records wait on disk for MongoDB", kib(disk.spool.bytes()));
+        }
+        let now = Instant::now();
+        Ok(Self {
+            store,
+            reports,
+            patience,
+            queue: Queue::default(),
+            disk,
+            away: false,
+            not_before: now,
+            pause: PAUSES.0,
+            indexed: false,
+            told: now,
+            telling,
+        })
+    }
+
     /// Runs until there is nothing more to report.
     pub async fn run(mut self) {
-        let mut queue = Queue::default();
-        let mut writes = JoinSet::new();
-        let mut pause = Duration::from_millis(100);
-        let mut not_before = Instant::now();
-        let mut away = false;
-        let mut indexed = false;
+        let mut writes: JoinSet<Written> = JoinSet::new();
         let mut give_up = None;
+        let mut arrived = Vec::new();
         loop {
-            let may_write = Instant::now() >= not_before;
-            // The first write makes the indexes, and nothing is written beside that.
-            let limit = if indexed { WRITES } else { 1 };
-            while may_write && writes.len() < limit {
-                let Some(report) = queue.next() else { break };
-                let (records, courier) = (self.records.clone(), self.courier.clone());
-                let index = !indexed;
-                writes.spawn(async move {
-                    let answer = write(&records, &courier, &report, index).await;
-                    (report, answer)
-                });
-            }
-            if give_up.is_some() && queue.is_empty() {
+            self.save();
+            self.tell();
+            self.write(&mut writes);
+            if give_up.is_some() && self.is_over(&writes) {
                 return;
             }
-            tokio::select! {
-                report = self.reports.recv(), if give_up.is_none() => match report {
-                    Some(report) => queue.add(report),
-                    None => give_up = Some(Instant::now() + self.patience),
-                },
-                Some(Ok((report, answer))) = writes.join_next() => {
-                    queue.busy.remove(&report.run());
-                    match answer {
-                        Ok(()) => {
-                            indexed = true;
-                            queue.bytes = queue.bytes.saturating_sub(report.size());
-                            if std::mem::take(&mut away) {
-                                info!("MongoDB answers again");
-                            }
-                            if queue.dropped > 0 {
-                                warn!("{} bytes of output were dropped while MongoDB was away", queue.dropped);
-                                queue.dropped = 0;
-                            }
-                            pause = Duration::from_millis(100);
-                        }
-                        Err(RecordsError::Unreachable { uri, detail }) => {
-                            if !std::mem::replace(&mut away, true) {
-                                warn!("MongoDB {uri}: {detail}; records wait in etcd, output in memory up to {} MiB", OUTPUT_BOUND >> 20);
-                            }
-                            queue.back(report);
-                            not_before = Instant::now() + pause;
-                            pause = (pause * 2).min(LONGEST_PAUSE);
-                        }
-                        Err(e) => {
-                            indexed = true;
-                            queue.bytes = queue.bytes.saturating_sub(report.size());
-                            error!(run = %report.run(), "not written: {e}");
-                        }
+            // What waits for its time is looked at when nothing else is.
+            let wake = if self.may_write() { self.queue.ripe() } else { Some(self.not_before) };
+            select! {
+                count = self.reports.recv_many(&mut arrived, REPORTS_BOUND), if give_up.is_none() => {
+                    if count == 0 {
+                        give_up = Some(Instant::now() + self.patience);
                     }
+                    let now = Instant::now();
+                    arrived.drain(..).for_each(|report| self.queue.add(report, now));
                 }
-                () = tokio::time::sleep_until(not_before), if !may_write => {}
-                () = sleep_until(give_up), if give_up.is_some() => {
-                    warn!("leaving with reports unwritten: outcomes are safe in etcd, some output is lost");
+                Some(written) = writes.join_next() => match written {
+                    Ok(written) => self.on_written(written),
+                    // Only a bug gets here. Outcomes are in etcd, where the others find them.
+                    Err(e) => error!("a write of results failed: {e}"),
+                },
+                () = until(wake), if wake.is_some() => {}
+                () = until(give_up), if give_up.is_some() => {
+                    warn!("leaving with results unwritten: outcomes are safe in etcd, some output is lost");
                     return;
                 }
             }
         }
     }
-}
 
-async fn sleep_until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
+    fn is_over(&self, writes: &JoinSet<Written>) -> bool {
+        let waits = !self.disk.spool.is_empty();
+        if waits && self.away && self.queue.is_empty() {
+            info!("{} wait on disk for the next start", kib(self.disk.spool.bytes()));
+            return true;
+        }
+        !waits && self.queue.is_empty() && writes.is_empty()
     }
-}
 
-async fn write(
-    records: &Records,
-    courier: &Courier,
-    report: &Report,
-    index: bool,
-) -> Result<(), RecordsError> {
-    if index {
-        match records.ensure_indexes().await {
-            Err(e @ RecordsError::Unreachable { .. }) => return Err(e),
-            // Records without indexes are better than none.
-            Err(e) => warn!("the indexes are not made: {e}"),
-            Ok(()) => {}
+    fn may_write(&self) -> bool {
+        Instant::now() >= self.not_before
+    }
+
+    /// Has everything go to disk while MongoDB is away, or does not keep up, or something is there
+    /// already: what comes later must not be written before.
+    fn save(&mut self) {
+        let behind = self.queue.bytes() > MEMORY_BOUND;
+        if !self.away && !behind && self.disk.spool.is_empty() {
+            return;
+        }
+        let all = self.queue.take_all();
+        if !all.is_empty() {
+            let lost = block_in_place(|| self.disk.save(all));
+            self.telling.metrics.output_dropped(lost);
         }
     }
-    match report {
-        Report::Started(record) => records.started(record).await,
-        Report::Output { run, chunks, expire_at } => {
-            records.store_output(*run, chunks, *expire_at).await
+
+    /// Starts what may be written now.
+    fn write(&mut self, writes: &mut JoinSet<Written>) {
+        // Nothing is written beside what makes the indexes.
+        let limit = if self.indexed && !self.away { WRITES } else { 1 };
+        while self.may_write() && writes.len() < limit {
+            let (mut load, mark) = if self.disk.spool.is_empty() {
+                (self.queue.take(Instant::now()), None)
+            } else if writes.is_empty() {
+                block_in_place(|| self.disk.load())
+            } else {
+                break;
+            };
+            if load.is_empty() && mark.is_none() {
+                break;
+            }
+            let (store, index) = (self.store.clone(), !self.indexed);
+            writes.spawn(async move {
+                let answer = store.write(&mut load, index).await;
+                Written { load, mark, answer }
+            });
         }
-        Report::Progress(progress) => records.progress(progress).await,
-        Report::Done(job, done) => {
-            records.finished(&done.value).await?;
+    }
+
+    fn on_written(&mut self, written: Written) {
+        match written.answer {
+            Ok(()) => {
+                self.indexed = true;
+                self.pause = PAUSES.0;
+                if std::mem::take(&mut self.away) {
+                    info!("MongoDB answers again");
+                }
+                match written.mark {
+                    Some(mark) => self.disk.taken(mark),
+                    None => self.queue.written(&written.load),
+                }
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.away, true) {
+                    warn!("{e}; results wait on disk");
+                }
+                if written.mark.is_none() {
+                    self.queue.put_back(written.load);
+                }
+                self.not_before = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let bytes = self.disk.spool.bytes();
+        self.telling.metrics.spool(bytes, self.away);
+        // With the next renewal.
+        self.telling.registration.send_if_modified(|registration| {
+            registration.spool_bytes = bytes;
+            false
+        });
+        if bytes > 0 && !self.away && self.told.elapsed() >= TOLD_EVERY {
+            info!("{} still wait on disk to be written", kib(bytes));
+            self.told = Instant::now();
+        }
+    }
+}
+
+impl Store {
+    async fn write(&self, load: &mut Load, index: bool) -> Result<(), RecordsError> {
+        if index {
+            match self.records.ensure_indexes().await {
+                Err(e @ RecordsError::Unreachable { .. }) => return Err(e),
+                // Records without indexes are better than none.
+                Err(e) => warn!("the indexes are not made: {e}"),
+                Ok(()) => {}
+            }
+        }
+        let refused = self.records.write(&load.batch()).await?;
+        for refused in &refused {
+            error!(run = %refused.run, "MongoDB refuses it: {}", refused.detail);
+        }
+        let refused: BTreeSet<RunId> = refused.into_iter().map(|refused| refused.run).collect();
+        for (job, done) in load.done().filter(|(_, done)| !refused.contains(&done.value.id)) {
             // Left behind, it is completed again later, which changes nothing.
-            courier.post(Step::acknowledged(courier.keys(), job, done)).await;
-            Ok(())
+            self.courier.post(Step::acknowledged(self.courier.keys(), job, done)).await;
         }
+        Ok(())
+    }
+}
+
+/// The spool, and what found no room there.
+struct Disk {
+    spool: Spool,
+    /// Of the live runs of which output was dropped.
+    gaps: BTreeMap<RunId, Gap>,
+    /// Whether the log was told that there is no room.
+    told: bool,
+}
+
+/// Output that was dropped since the last piece that was kept.
+struct Gap {
+    seq: u64,
+    at: DateTime<Utc>,
+    /// 0 where a mark says how many they were.
+    bytes: u64,
+}
+
+impl Disk {
+    /// Writes all of it down, and returns how many bytes of output were dropped.
+    fn save(&mut self, all: Vec<(RunId, Pending)>) -> u64 {
+        let mut dropped = 0;
+        for spooled in all.into_iter().flat_map(|(run, pending)| pending.spooled(run)) {
+            dropped += self.save_one(spooled);
+        }
+        if let Err(e) = self.spool.sync() {
+            self.complain(&e.to_string());
+        }
+        dropped
+    }
+
+    fn save_one(&mut self, mut spooled: Spooled) -> u64 {
+        let run = spooled.run();
+        if let Spooled::Done(_, done) = &mut spooled {
+            done.value.output_truncated |= self.gaps.contains_key(&run);
+        }
+        let Some(entry) = spooled.entry() else { return 0 };
+        if self.spool.has_room(&entry) && self.mark(&spooled) && self.append(&entry) {
+            if matches!(spooled, Spooled::Done(..)) {
+                self.gaps.remove(&run);
+            }
+            return 0;
+        }
+        match spooled {
+            Spooled::Output(run, _, Chunk { seq, at, data, .. }) => {
+                let bytes = data.len() as u64;
+                let gap = self.gaps.entry(run).or_insert(Gap { seq, at, bytes: 0 });
+                if gap.bytes == 0 {
+                    (gap.seq, gap.at) = (seq, at);
+                }
+                gap.bytes += bytes;
+                self.complain("its limit is reached, or the disk is full");
+                bytes
+            }
+            // What became of it is safe in etcd, where the others find it.
+            Spooled::Done(..) | Spooled::Started(_) => {
+                self.gaps.remove(&run);
+                0
+            }
+        }
+    }
+
+    /// Puts a mark where output was dropped before this, if some was. Returns whether that could be
+    /// done.
+    fn mark(&mut self, before: &Spooled) -> bool {
+        let Some(gap) = self.gaps.get_mut(&before.run()).filter(|gap| gap.bytes > 0) else {
+            return true;
+        };
+        let data = dropped_mark(gap.bytes).into_bytes();
+        let chunk = Chunk { seq: gap.seq, at: gap.at, stream: Stream::Stdout, data };
+        gap.bytes = 0;
+        let mark = Spooled::Output(before.run(), before.expire_at(), chunk).entry();
+        // As small as it is, it may use what is kept free.
+        mark.is_none_or(|mark| self.append(&Entry { rank: Rank::Status, ..mark }))
+    }
+
+    fn append(&mut self, entry: &Entry) -> bool {
+        match self.spool.append(entry) {
+            Ok(kept) => kept,
+            Err(e) => {
+                self.complain(&e.to_string());
+                false
+            }
+        }
+    }
+
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.told, true) {
+            warn!("what waits for MongoDB has no room on disk: {why}; output is dropped");
+        }
+    }
+
+    /// What is to be written next.
+    fn load(&mut self) -> (Load, Option<Mark>) {
+        let part = self.spool.peek(FROM_DISK.0, FROM_DISK.1);
+        if part.lost > 0 {
+            error!("{} of what waited on disk for MongoDB cannot be read, and are lost", kib(part.lost));
+        }
+        (Load::of_spooled(part.entries.iter().filter_map(|entry| Spooled::read(entry))), part.mark)
+    }
+
+    fn taken(&mut self, mark: Mark) {
+        if let Err(e) = self.spool.taken(mark) {
+            warn!("cannot delete what was written to MongoDB from disk: {e}");
+        }
+        if self.spool.is_empty() {
+            info!("all that waited on disk is written");
+            self.told = false;
+        }
+    }
+}
+
+fn kib(bytes: u64) -> String {
+    match bytes >> 10 {
+        kib @ 0..10_240 => format!("{kib} KiB"),
+        kib => format!("{} MiB", kib >> 10),
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::run::Stream;
+    use carillon_core::run::Outcome;
 
-    fn output(run: RunId, seq: u64, size: usize) -> Report {
-        let chunk = Chunk { seq, at: Utc::now(), stream: Stream::Stdout, data: vec![0; size] };
+    fn piece(run: RunId, seq: u64, size: usize) -> Report {
+        let chunk = Chunk { seq, at: Utc::now(), stream: Stream::Stderr, data: vec![b'x'; size] };
         Report::Output { run, chunks: vec![chunk], expire_at: None }
     }
 
     #[test]
-    fn reports_of_one_run_stay_in_order_and_travel_together() {
-        let mut queue = Queue::default();
-        let run = RunId::new(Utc::now());
+    fn a_mark_stands_where_output_found_no_room_and_the_record_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), 64 << 10).unwrap();
+        let mut disk = Disk { spool, gaps: BTreeMap::new(), told: false };
+        let (run, now) = (RunId::new(Utc::now()), Instant::now());
+        let mut dropped = 0;
         for seq in 0..100 {
-            queue.add(output(run, seq, 10));
+            let mut queue = Queue::default();
+            queue.add(piece(run, seq, 1000), now);
+            dropped += disk.save(queue.take_all());
         }
-        let Some(Report::Output { chunks, .. }) = queue.next() else { panic!() };
-        assert_eq!(chunks.len(), BATCH);
-        assert!(queue.next().is_none(), "the same run has a report under way");
-        queue.busy.clear();
-        let Some(Report::Output { chunks, .. }) = queue.next() else { panic!() };
-        assert_eq!((chunks[0].seq, chunks.len()), (BATCH as u64, 100 - BATCH));
-    }
-
-    #[test]
-    fn a_decision_that_lingers_is_queued_once() {
-        let mut queue = Queue::default();
+        assert!(dropped > 0 && dropped.is_multiple_of(1000));
         let job = JobName::new("j").unwrap();
-        let now = Utc::now();
-        let value = RunRecord::new(RunId::new(now), &job, carillon_core::run::Outcome::Missed, now);
-        let done = Report::Done(job, Box::new(Versioned { value, mod_revision: 1 }));
-        for _ in 0..100 {
-            queue.add(done.clone());
-        }
-        assert!(queue.next().is_some());
-        queue.busy.clear();
-        assert!(queue.next().is_none());
-    }
-
-    #[test]
-    fn output_is_bounded_and_what_is_dropped_is_counted() {
+        let value = RunRecord::new(run, &job, Outcome::Succeeded, Utc::now());
         let mut queue = Queue::default();
-        let run = RunId::new(Utc::now());
-        for seq in 0..80 {
-            queue.add(output(run, seq, 1 << 20));
-        }
-        assert_eq!(queue.bytes, OUTPUT_BOUND);
-        assert_eq!(queue.dropped, 16 << 20);
+        queue.add(Report::Done(job, Box::new(Versioned { value, mod_revision: 1 })), now);
+        assert_eq!(disk.save(queue.take_all()), 0);
+
+        let (mut load, mark) = disk.load();
+        let batch = load.batch();
+        let [(_, _, chunks)] = batch.output[..] else { panic!("{batch:?}") };
+        let seqs: Vec<u64> = chunks.iter().map(|chunk| chunk.seq).collect();
+        assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "gapless");
+        let last = String::from_utf8(chunks.last().unwrap().data.clone()).unwrap();
+        assert!(last.contains(&format!("{dropped} bytes dropped")), "{last}");
+        assert_eq!(1000 * (seqs.len() as u64 - 1) + dropped, 100_000);
+        assert!(batch.finished.iter().all(|record| record.output_truncated));
+        assert!(disk.gaps.is_empty());
+        disk.taken(mark.unwrap());
+        assert!(disk.spool.is_empty());
     }
 }

@@ -317,7 +317,8 @@ fn cost(chunk: &Chunk) -> usize {
     chunk.data.len() + CHUNK_COST
 }
 
-fn marker(dropped: u64) -> String {
+/// What stands where so many bytes are missing.
+pub(crate) fn marker(dropped: u64) -> String {
     format!("\n[… {dropped} bytes dropped …]\n")
 }
 

@@ -24,6 +24,7 @@ use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+pub(crate) use capture::marker as dropped_mark;
 use guard::Guard;
 use live::{Bounds, Cause, Live, Orders};
 use process::{Launch, Tree};
