@@ -24,7 +24,7 @@ use crate::settings::hide_password;
 
 mod batch;
 
-pub use batch::{Batch, Refused};
+pub use batch::{Batch, Pieces, Refused};
 
 /// The database's name.
 const DATABASE: &str = "cron";

@@ -397,7 +397,10 @@ impl Disk {
     fn load(&mut self) -> (Load, Option<Mark>) {
         let part = self.spool.peek(FROM_DISK.0, FROM_DISK.1);
         if part.lost > 0 {
-            error!("{} of what waited on disk for MongoDB cannot be read, and are lost", kib(part.lost));
+            error!(
+                "{} of what waited on disk for MongoDB cannot be read, and are lost",
+                kib(part.lost)
+            );
         }
         (Load::of_spooled(part.entries.iter().filter_map(|entry| Spooled::read(entry))), part.mark)
     }
@@ -430,6 +433,7 @@ async fn until(instant: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carillon_core::records::Pieces;
     use carillon_core::run::Outcome;
 
     fn piece(run: RunId, seq: u64, size: usize) -> Report {
@@ -458,7 +462,7 @@ mod tests {
 
         let (mut load, mark) = disk.load();
         let batch = load.batch();
-        let [(_, _, chunks)] = batch.output[..] else { panic!("{batch:?}") };
+        let [Pieces { chunks, .. }] = batch.output[..] else { panic!("{batch:?}") };
         let seqs: Vec<u64> = chunks.iter().map(|chunk| chunk.seq).collect();
         assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "gapless");
         let last = String::from_utf8(chunks.last().unwrap().data.clone()).unwrap();

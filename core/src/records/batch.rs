@@ -20,8 +20,8 @@ use crate::run::{Chunk, Outcome, RunRecord, Stream};
 /// What is written together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Output: of which run, when it is deleted, and the pieces.
-    pub output: Vec<(RunId, Option<DateTime<Utc>>, &'a [Chunk])>,
+    /// Output.
+    pub output: Vec<Pieces<'a>>,
     /// The records of runs that have started. One that exists already is left as it is.
     pub started: Vec<&'a RunRecord>,
     /// What running records show. A finished one is left as it is.
@@ -29,6 +29,17 @@ pub struct Batch<'a> {
     /// What became of runs and slots, written on a majority and in the journal, once all of the
     /// output is. A record that is final already is left as it is.
     pub finished: Vec<&'a RunRecord>,
+}
+
+/// Pieces of one run's output.
+#[derive(Debug, Clone)]
+pub struct Pieces<'a> {
+    /// The run.
+    pub run: RunId,
+    /// When they are deleted.
+    pub expire_at: Option<DateTime<Utc>>,
+    /// In order.
+    pub chunks: &'a [Chunk],
 }
 
 /// Something that the server will not take, however often it is sent.
@@ -71,7 +82,7 @@ impl Records {
     }
 
     async fn write_output(&self, batch: &Batch<'_>) -> Result<Vec<Refused>, RecordsError> {
-        let pieces = batch.output.iter().flat_map(|(run, expire_at, chunks)| {
+        let pieces = batch.output.iter().flat_map(|Pieces { run, expire_at, chunks }| {
             chunks.iter().map(|chunk| (*run, piece(*run, chunk, *expire_at)))
         });
         let (runs, documents): (Vec<RunId>, Vec<Document>) = pieces.unzip();

@@ -58,8 +58,7 @@ impl Spooled {
             Self::Started(record) => json(STARTED, serde_json::to_vec(record)),
             Self::Done(job, done) => {
                 let record = done.value.clone();
-                let done =
-                    Done { job: job.to_string(), mod_revision: done.mod_revision, record };
+                let done = Done { job: job.to_string(), mod_revision: done.mod_revision, record };
                 json(DONE, serde_json::to_vec(&done))
             }
             Self::Output(run, expire_at, chunk) => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use carillon_core::id::{JobName, RunId};
-use carillon_core::records::{Batch, Progress};
+use carillon_core::records::{Batch, Pieces, Progress};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{Chunk, RunRecord};
 use chrono::{DateTime, Utc};
@@ -145,7 +145,8 @@ impl Load {
         for (run, pending) in &mut self.runs {
             let Pending { started, progress, output, expire_at, done } = pending;
             if !output.is_empty() {
-                batch.output.push((*run, *expire_at, &*output.make_contiguous()));
+                let chunks = &*output.make_contiguous();
+                batch.output.push(Pieces { run: *run, expire_at: *expire_at, chunks });
             }
             batch.started.extend(started.iter().map(|(_, record)| record.as_ref()));
             batch.progress.extend(progress.iter());
@@ -271,7 +272,7 @@ mod tests {
 
     fn numbers(load: &mut Load) -> Vec<u64> {
         let batch = load.batch();
-        batch.output.iter().flat_map(|(_, _, chunks)| chunks.iter().map(|c| c.seq)).collect()
+        batch.output.iter().flat_map(|pieces| pieces.chunks.iter().map(|c| c.seq)).collect()
     }
 
     #[test]

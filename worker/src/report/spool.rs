@@ -318,9 +318,10 @@ impl Spool {
         }
         let path = self.reserve_path();
         let mut options = OpenOptions::new();
-        let made = options.create(true).truncate(true).write(true).mode(0o600).open(&path).and_then(
-            |file| Ok(fallocate(&file, FallocateFlags::empty(), 0, self.reserve_bytes())?),
-        );
+        let made =
+            options.create(true).truncate(true).write(true).mode(0o600).open(&path).and_then(
+                |file| Ok(fallocate(&file, FallocateFlags::empty(), 0, self.reserve_bytes())?),
+            );
         self.reserved = made.is_ok();
         if made.is_err() {
             fs::remove_file(path).ok();
