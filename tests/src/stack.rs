@@ -55,6 +55,8 @@ pub struct Options {
     pub tls: bool,
     /// Whether etcd asks for users: see [`Stack::admit`].
     pub auth: bool,
+    /// Whether MongoDB takes `configureFailPoint`, which makes it fail.
+    pub fail_points: bool,
 }
 
 /// The user that may do all, and the one for a fleet, with their passwords.
@@ -65,7 +67,14 @@ const ROLE: &str = "fleet";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { folder: None, etcd_nodes: 1, etcd_arguments: Vec::new(), tls: false, auth: false }
+        Self {
+            folder: None,
+            etcd_nodes: 1,
+            etcd_arguments: Vec::new(),
+            tls: false,
+            auth: false,
+            fail_points: false,
+        }
     }
 }
 
@@ -159,7 +168,7 @@ impl Stack {
         let certificates = options.tls.then(|| Certificates::make(&folder)).transpose()?;
         Ok(Self {
             etcd: etcd_servers(&folder, options, certificates.as_ref())?,
-            mongo: mongo_server(&folder)?,
+            mongo: mongo_server(&folder, options.fail_points)?,
             certificates,
             auth: options.auth,
             folder,
@@ -740,14 +749,14 @@ fn etcd_servers(
         .collect())
 }
 
-fn mongo_server(folder: &Path) -> Result<Server> {
+fn mongo_server(folder: &Path, fail_points: bool) -> Result<Server> {
     let data = folder.join("mongo");
     fs::create_dir_all(&data)
         .with_context(|| format!("cannot make the folder {}", data.display()))?;
     let data = data.to_string_lossy().into_owned();
     let port = free_port()?;
     let number = port.to_string();
-    let (kind, name, program, arguments) = if let Some(program) = programs::find("mongod") {
+    let (kind, name, program, mut arguments) = if let Some(program) = programs::find("mongod") {
         let arguments = ["--dbpath", &data, "--port", &number, "--bind_ip", "127.0.0.1"];
         let set = ["--replSet", "carillon", "--oplogSize", "64"];
         (Kind::Mongod, "mongod", program, [arguments.as_slice(), &set].concat())
@@ -757,6 +766,12 @@ fn mongo_server(folder: &Path) -> Result<Server> {
         let cache = ["--cache-size", "128M"];
         (Kind::Secantus, "secantusd-py", program, [arguments.as_slice(), &cache].concat())
     };
+    if fail_points {
+        arguments.extend(match kind {
+            Kind::Mongod => &["--setParameter", "enableTestCommands=1"][..],
+            _ => &["--enable-test-commands"],
+        });
+    }
     Ok(Server {
         kind,
         name: name.to_owned(),

@@ -28,7 +28,7 @@ use crate::courier::Courier;
 use crate::execute::dropped_mark;
 use crate::metrics::Metrics;
 use entry::Spooled;
-use queue::{Load, Pending, Queue};
+use queue::{Load, Pace, Pending, Queue};
 use spool::{Entry, Mark, Rank, Spool};
 
 mod entry;
@@ -41,8 +41,6 @@ pub(crate) const REPORTS_BOUND: usize = 1024;
 const MEMORY_BOUND: usize = 8 << 20;
 /// Batches under way at once: more would only make them smaller.
 const WRITES: usize = 2;
-/// What is taken from the disk at once: as many documents, and bytes, as one insert takes well.
-const FROM_DISK: (usize, usize) = (1_000, 4 << 20);
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often the log hears how far it has come with what waited on disk.
@@ -86,6 +84,7 @@ pub(crate) struct Reporter {
     reports: mpsc::Receiver<Report>,
     patience: Duration,
     queue: Queue,
+    pace: Pace,
     disk: Disk,
     /// MongoDB does not answer.
     away: bool,
@@ -115,7 +114,8 @@ struct Written {
     load: Load,
     /// Where it came from the disk, up to where.
     mark: Option<Mark>,
-    answer: Result<(), RecordsError>,
+    /// How long it took.
+    answer: Result<Duration, RecordsError>,
 }
 
 impl Reporter {
@@ -142,6 +142,7 @@ impl Reporter {
             reports,
             patience,
             queue: Queue::default(),
+            pace: Pace::default(),
             disk,
             away: false,
             not_before: now,
@@ -221,9 +222,9 @@ impl Reporter {
         let limit = if self.indexed && !self.away { WRITES } else { 1 };
         while self.may_write() && writes.len() < limit {
             let (mut load, mark) = if self.disk.spool.is_empty() {
-                (self.queue.take(Instant::now()), None)
+                (self.queue.take(Instant::now(), self.pace), None)
             } else if writes.is_empty() {
-                block_in_place(|| self.disk.load())
+                block_in_place(|| self.disk.load(self.pace))
             } else {
                 break;
             };
@@ -232,15 +233,17 @@ impl Reporter {
             }
             let (store, index) = (self.store.clone(), !self.indexed);
             writes.spawn(async move {
+                let sent = Instant::now();
                 let answer = store.write(&mut load, index).await;
-                Written { load, mark, answer }
+                Written { load, mark, answer: answer.map(|()| sent.elapsed()) }
             });
         }
     }
 
     fn on_written(&mut self, written: Written) {
         match written.answer {
-            Ok(()) => {
+            Ok(took) => {
+                self.pace.on_written(took);
                 self.indexed = true;
                 self.pause = PAUSES.0;
                 if std::mem::take(&mut self.away) {
@@ -252,6 +255,7 @@ impl Reporter {
                 }
             }
             Err(e) => {
+                self.pace.on_failed();
                 if !std::mem::replace(&mut self.away, true) {
                     warn!("{e}; results wait on disk");
                 }
@@ -394,8 +398,8 @@ impl Disk {
     }
 
     /// What is to be written next.
-    fn load(&mut self) -> (Load, Option<Mark>) {
-        let part = self.spool.peek(FROM_DISK.0, FROM_DISK.1);
+    fn load(&mut self, pace: Pace) -> (Load, Option<Mark>) {
+        let part = self.spool.peek(pace.most, pace.bytes());
         if part.lost > 0 {
             error!(
                 "{} of what waited on disk for MongoDB cannot be read, and are lost",
@@ -460,7 +464,7 @@ mod tests {
         queue.add(Report::Done(job, Box::new(Versioned { value, mod_revision: 1 })), now);
         assert_eq!(disk.save(queue.take_all()), 0);
 
-        let (mut load, mark) = disk.load();
+        let (mut load, mark) = disk.load(Pace { most: 1_000 });
         let batch = load.batch();
         let [Pieces { chunks, .. }] = batch.output[..] else { panic!("{batch:?}") };
         let seqs: Vec<u64> = chunks.iter().map(|chunk| chunk.seq).collect();

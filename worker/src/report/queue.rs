@@ -14,15 +14,54 @@ use tokio::time::Instant;
 use super::Report;
 use super::entry::Spooled;
 
-/// The most runs in one batch: as many documents as one insert takes well.
-const BATCH_RUNS: usize = 1_000;
-/// The most bytes in one batch: half of what one command may carry.
-const BATCH_BYTES: usize = 8 << 20;
+/// The fewest and the most runs in one batch: as many documents as one insert takes well.
+const BATCH_RUNS: (usize, usize) = (8, 1_000);
+/// So many bytes are in a batch for each of them: at most half of what one command may carry.
+const BYTES_PER_RUN: usize = 8 << 10;
+/// What a batch may take to be written: one that takes longer than a call may would never end.
+const GOAL: Duration = Duration::from_millis(500);
 /// What a record or a piece of output takes beside its text.
 const DOCUMENT_BYTES: usize = 512;
 /// How long the record of a start waits for the run's end: most runs are so short that one write
 /// says all.
 const STARTED_WAITS: Duration = Duration::from_millis(300);
+
+/// How much is written at once: as much as MongoDB takes in half a second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Runs, or entries of the spool.
+    pub(super) most: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { most: 128 }
+    }
+}
+
+impl Pace {
+    /// In bytes.
+    pub(super) fn bytes(self) -> usize {
+        self.most * BYTES_PER_RUN
+    }
+
+    /// A batch was written, and took so long.
+    pub(super) fn on_written(&mut self, took: Duration) {
+        let more = if took > GOAL {
+            let slower = took.as_secs_f64() / GOAL.as_secs_f64();
+            // The fraction of a run does not matter.
+            (self.most as f64 / slower) as usize
+        } else {
+            self.most * 2
+        };
+        self.most = more.clamp(BATCH_RUNS.0, BATCH_RUNS.1);
+    }
+
+    /// A batch was not written in time.
+    pub(super) fn on_failed(&mut self) {
+        self.most = (self.most / 4).max(BATCH_RUNS.0);
+    }
+}
 
 /// What is to be written about one run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -184,11 +223,11 @@ impl Queue {
     }
 
     /// Takes as much as one batch holds, of the oldest runs first.
-    pub(super) fn take(&mut self, now: Instant) -> Load {
+    pub(super) fn take(&mut self, now: Instant, pace: Pace) -> Load {
         let mut load = Load::default();
-        let mut room = BATCH_BYTES;
+        let mut room = pace.bytes();
         for (run, pending) in &mut self.waiting {
-            if room == 0 || load.runs.len() == BATCH_RUNS {
+            if room == 0 || load.runs.len() == pace.most {
                 break;
             }
             if self.busy.contains(run) {
@@ -252,6 +291,21 @@ mod tests {
     use super::*;
     use carillon_core::run::{Outcome, Stream};
 
+    const WIDE: Pace = Pace { most: BATCH_RUNS.1 };
+
+    #[test]
+    fn a_slow_server_gets_smaller_batches_and_a_fast_one_larger() {
+        let mut pace = Pace { most: 800 };
+        pace.on_written(GOAL * 4);
+        assert_eq!(pace.most, 200);
+        pace.on_failed();
+        assert_eq!((pace.most, pace.bytes()), (50, 400 << 10));
+        (0..9).for_each(|_| pace.on_failed());
+        assert_eq!(pace.most, BATCH_RUNS.0);
+        (0..9).for_each(|_| pace.on_written(GOAL / 2));
+        assert_eq!(pace.most, BATCH_RUNS.1);
+    }
+
     fn chunk(seq: u64, size: usize) -> Chunk {
         Chunk { seq, at: Utc::now(), stream: Stream::Stdout, data: vec![0; size] }
     }
@@ -283,16 +337,16 @@ mod tests {
             queue.add(output(run, seq, 1 << 20), now);
         }
         queue.add(done(run), now);
-        let mut load = queue.take(now);
+        let mut load = queue.take(now, WIDE);
         assert_eq!(load.batch().started.len(), 0, "it would say nothing that the end does not");
         assert_eq!(load.done().count(), 0);
-        assert!(queue.take(now).is_empty(), "the same run has a batch under way");
+        assert!(queue.take(now, WIDE).is_empty(), "the same run has a batch under way");
         let first = numbers(&mut load).len() as u64;
         assert!(first < 20);
         queue.put_back(load);
         let mut seen = Vec::new();
         loop {
-            let mut load = queue.take(now);
+            let mut load = queue.take(now, WIDE);
             seen.extend(numbers(&mut load));
             queue.written(&load);
             if load.done().count() == 1 {
@@ -316,12 +370,12 @@ mod tests {
         queue.add(Report::Started(Box::new(record(run, Outcome::Running))), now);
         queue.add(Report::Progress(progress.clone()), now);
         queue.add(output(run, 0, 1), now);
-        let mut load = queue.take(now);
+        let mut load = queue.take(now, WIDE);
         assert_eq!((load.batch().started.len(), load.batch().output.len()), (0, 1));
         assert_eq!(queue.ripe(), None, "it is busy");
         queue.written(&load);
         let later = queue.ripe().unwrap();
-        let mut load = queue.take(later);
+        let mut load = queue.take(later, WIDE);
         let batch = load.batch();
         assert_eq!((batch.started.len(), batch.progress), (1, vec![&progress]));
     }
@@ -329,19 +383,19 @@ mod tests {
     #[test]
     fn many_runs_travel_together() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        for _ in 0..2 * BATCH_RUNS {
+        for _ in 0..2 * WIDE.most {
             queue.add(done(RunId::new(Utc::now())), now);
         }
-        assert_eq!(queue.take(now).done().count(), BATCH_RUNS);
-        assert_eq!(queue.take(now).done().count(), BATCH_RUNS);
-        assert!(queue.take(now).is_empty() && !queue.is_empty());
+        assert_eq!(queue.take(now, WIDE).done().count(), WIDE.most);
+        assert_eq!(queue.take(now, WIDE).done().count(), WIDE.most);
+        assert!(queue.take(now, WIDE).is_empty() && !queue.is_empty());
     }
 
     #[test]
     fn a_decision_that_lingers_is_written_once() {
         let (mut queue, now, run) = (Queue::default(), Instant::now(), RunId::new(Utc::now()));
         (0..100).for_each(|_| queue.add(done(run), now));
-        assert_eq!(queue.take(now).done().count(), 1);
+        assert_eq!(queue.take(now, WIDE).done().count(), 1);
     }
 
     #[test]
@@ -349,7 +403,7 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let (a, b) = (RunId::FIRST, RunId::LAST);
         queue.add(output(a, 0, 10), now);
-        let load = queue.take(now);
+        let load = queue.take(now, WIDE);
         queue.add(output(a, 1, 10), now);
         queue.add(output(b, 0, 10), now);
         let seqs = |all: Vec<(RunId, Pending)>| -> Vec<(RunId, u64)> {
