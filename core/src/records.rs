@@ -284,12 +284,15 @@ impl Records {
         Ok(())
     }
 
-    /// Notes what a run that was taken for lost reported afterwards.
+    /// Notes what a run that was taken for lost reported afterwards; one that ended otherwise is
+    /// left as it is.
     ///
     /// # Errors
     /// When MongoDB does not answer or refuses.
     pub async fn late_result(&self, run: RunId, late: &str) -> Result<(), RecordsError> {
-        let filter = doc! {"_id": run.to_string()};
+        // The record that says so may not be there yet.
+        let lost = doc! {"$in": [Outcome::Lost.as_str(), Outcome::Running.as_str()]};
+        let filter = doc! {"_id": run.to_string(), "outcome": lost};
         let update = doc! {"$set": {"lateResult": late}};
         self.bounded(self.log().update_one(filter, update)).await.map(drop)
     }

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::Discriminant;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -28,6 +27,7 @@ use crate::claim::Proposal;
 use crate::clock::{self, Alarm, Rang, since_boot};
 use crate::courier::Courier;
 use crate::decider::{Act, Decider, Me};
+use crate::ends::Ends;
 use crate::execute::guard::Guard;
 use crate::execute::{Executor, Order};
 use crate::fault::Fault;
@@ -36,6 +36,7 @@ use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::report::{REPORTS_BOUND, Report, Reporter, Store, Telling};
 use crate::skew::{Skew, Source, Verdict};
+use crate::state::StateDir;
 use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
@@ -59,7 +60,7 @@ pub(crate) struct Options {
     pub host: String,
     pub labels: BTreeMap<String, String>,
     pub capacity: u32,
-    pub state_dir: PathBuf,
+    pub state: StateDir,
     /// How much may wait on disk for MongoDB, in bytes.
     pub spool_bytes: u64,
     pub drain_timeout: Duration,
@@ -79,8 +80,8 @@ pub(crate) async fn run(
     mut stops: mpsc::Receiver<()>,
 ) -> Result<()> {
     let alarm = Alarm::new().context("cannot make a timer")?;
-    let memory = Memory::load(&options.state_dir)
-        .with_context(|| format!("cannot read {}/etcd.json", options.state_dir.display()))?;
+    let memory = Memory::load(options.state.path())
+        .with_context(|| format!("cannot read {}/etcd.json", options.state.path().display()))?;
     let connection = &options.connection;
     let keys = connection.keys.clone();
     let etcd = Etcd::connect(&connection.endpoints, keys.clone()).await?;
@@ -93,7 +94,7 @@ pub(crate) async fn run(
         keys.fleet(),
         etcd.endpoints(),
         records.uri(),
-        options.state_dir.display()
+        options.state.path().display()
     );
     let claims = Claims::new(etcd.clone());
     metrics.capacity(options.capacity as usize);
@@ -102,7 +103,7 @@ pub(crate) async fn run(
     let courier = Courier::start(claims.clone(), metrics.clone());
     let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
     let (registration, registered) = watch::channel(first_registration(&options));
-    let spool = options.state_dir.join("spool");
+    let spool = options.state.path().join("spool");
     let reporter = Reporter::open(
         Store { records: records.clone(), courier: courier.clone() },
         &spool,
@@ -135,7 +136,11 @@ pub(crate) async fn run(
         worker: options.id.clone(),
         fault: options.fault,
         fleet: keys.fleet().to_owned(),
+        ends: Ends::in_folder(options.state.path()),
     };
+    for (live, end) in supervisor.ends.left() {
+        tokio::spawn(supervisor.clone().catch_up(live, end));
+    }
     let me = Me {
         id: options.id,
         labels: options.labels,
@@ -312,7 +317,7 @@ impl Daemon {
                     last_call = Some(Instant::now() + self.decider.call_last(reason) + LAST_ENDS);
                 }
                 () = until(last_call), if last_call.is_some() => {
-                    warn!("leaving although etcd does not take the ends of the last runs: the others settle them as lost");
+                    warn!("leaving although etcd does not take the ends of the last runs: unless this worker starts again soon, the others settle them as lost");
                     return Ok(());
                 }
                 rang = alarm.rings(), if !more => if let Rang::ClockSet { by } = rang? {

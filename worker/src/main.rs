@@ -7,6 +7,7 @@ mod clock;
 mod courier;
 mod daemon;
 mod decider;
+mod ends;
 mod execute;
 mod fault;
 mod lease;
@@ -18,6 +19,7 @@ mod schedule;
 #[cfg(test)]
 mod simulation;
 mod skew;
+mod state;
 mod supervise;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use metrics::{Desk, Metrics};
+use state::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -212,14 +215,15 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         Some(dir) => dir,
         None => default_state_dir()?.join(id.as_str()),
     };
-    std::fs::create_dir_all(&state_dir)
-        .with_context(|| format!("cannot make the state folder {}", state_dir.display()))?;
+    let shown = state_dir.display().to_string();
+    let state = StateDir::take(state_dir)
+        .with_context(|| format!("cannot use the state folder {shown}"))?;
     Ok(daemon::Options {
         id,
         host,
         labels: BTreeMap::from_iter(arguments.labels),
         capacity: arguments.capacity,
-        state_dir,
+        state,
         spool_bytes: u64::from(arguments.spool_limit) << 20,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         max_skew: TimeDelta::seconds(arguments.max_skew.into()),

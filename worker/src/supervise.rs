@@ -11,15 +11,16 @@ use carillon_core::job::JobEntry;
 use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{
-    Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running, Trigger,
+    Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::courier::Courier;
+use crate::ends::{End, Ends};
 use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::fault::{Fault, Point};
 use crate::lease::Standing;
@@ -48,6 +49,7 @@ pub(crate) struct Supervisor {
     pub worker: WorkerId,
     pub fault: Fault,
     pub fleet: String,
+    pub ends: Ends,
 }
 
 /// A claimed run and what its supervisor needs to know of it.
@@ -90,11 +92,11 @@ impl Supervisor {
             // Only a whole job is claimed.
             return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
         };
-        if let Some(reason) = self.must_not_spawn(&live) {
+        if let Some((outcome, reason)) = self.must_not_spawn(&live) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
-            let record = record.ended(Outcome::Missed, clock::now(), &reason);
+            let record = record.ended(outcome, clock::now(), reason);
             let ended_at = self.end(&live, &entry, record, false).await;
-            return Over { live, lateness: None, outcome: Outcome::Missed, ended_at };
+            return Over { live, lateness: None, outcome, ended_at };
         }
         self.fault.reach(Point::Claimed);
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
@@ -186,14 +188,15 @@ impl Supervisor {
         record
     }
 
-    /// Why a process must not be started, if it must not.
-    fn must_not_spawn(&self, live: &LiveRun) -> Option<String> {
+    /// What becomes of a run of which no process must be started, and why, if none must.
+    fn must_not_spawn(&self, live: &LiveRun) -> Option<(Outcome, &'static str)> {
         let standing = *self.standing.borrow();
         if clock::now() >= live.value.spawn_before {
-            return Some("its start deadline passed after it was claimed".to_owned());
+            return Some((Outcome::Missed, "its start deadline passed after it was claimed"));
         }
+        // As the others say of the runs of a worker whose lease is gone.
         if standing.lease != live.value.lease || !standing.may_act() {
-            return Some("the worker was no longer sure of its lease".to_owned());
+            return Some((Outcome::Lost, "the worker was no longer sure of its lease"));
         }
         None
     }
@@ -225,13 +228,36 @@ impl Supervisor {
         live: &LiveRun,
         entry: &JobEntry,
         record: RunRecord,
+        asked_before: bool,
+    ) -> Option<i64> {
+        let again = follow_up(entry, live, record.outcome, clock::now());
+        self.settle(live, record, again, asked_before).await
+    }
+
+    /// Tells etcd of an end that an earlier life of this worker could not.
+    pub async fn catch_up(self, live: LiveRun, end: End) {
+        info!(job = %live.job, run = %live.run, "telling etcd how it ended: {}", end.record.outcome);
+        self.settle(&live, end.record, end.again, false).await;
+        // It may have been told before, or settled by the others.
+        self.ends.forget(live.run);
+    }
+
+    async fn settle(
+        &self,
+        live: &LiveRun,
+        record: RunRecord,
+        mut again: Option<(RunId, TriggerRequest)>,
         mut asked_before: bool,
     ) -> Option<i64> {
-        let mut again = follow_up(entry, live, record.outcome, clock::now());
         let mut pause = Duration::from_millis(100);
+        let mut kept = false;
         loop {
             let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
-            match self.courier.send(step).await {
+            let answer = self.courier.send(step).await;
+            if kept && answer.is_ok() {
+                self.ends.forget(live.run);
+            }
+            match answer {
                 Ok(Answer::Done(mod_revision)) => {
                     self.fault.reach(Point::Settled);
                     let done = Versioned { value: record, mod_revision };
@@ -249,6 +275,12 @@ impl Supervisor {
                 Err(e) => {
                     warn!(job = %live.job, run = %live.run, "cannot end the run in etcd yet: {e}");
                     asked_before |= e.is_ambiguous();
+                    if !std::mem::replace(&mut kept, true) {
+                        let end = End::of(live, &record, again.as_ref());
+                        if let Err(e) = block_in_place(|| self.ends.keep(&end)) {
+                            warn!(job = %live.job, run = %live.run, "its end is not on disk: {e}");
+                        }
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -140,6 +140,37 @@ async fn what_waits_on_disk_outlives_the_worker() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_while_etcd_was_away_is_told_in_the_next_life() {
+    let mut stack = Stack::start().await.unwrap();
+    let folder = stack.folder().join("fleet");
+    let options = Options { folder: Some(folder.clone()), ..Options::default() };
+    let mut fleet = Fleet::start_with(&stack, 1, options).await.unwrap();
+    let file = stack.folder().join("ended");
+    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
+    eventually("a start", || async {
+        let prefix = format!("{}/running/", fleet.prefix());
+        let live = stack.etcdctl(&["get", "--prefix", "--keys-only", &prefix]).ok()?;
+        (!live.trim().is_empty()).then_some(())
+    })
+    .await;
+    stack.stop_etcd().await.unwrap();
+    let run = eventually("an end that waits on disk", || async {
+        let name = fs::read_dir(folder.join("w1/ends")).ok()?.flatten().next()?.file_name();
+        name.to_str()?.strip_suffix(".json")?.parse::<RunId>().ok()
+    })
+    .await;
+    fleet.kill9("w1").unwrap();
+    stack.start_etcd().await.unwrap();
+    fleet.add("w1").await.unwrap();
+    let scene = Scene::of(stack.into(), fleet).await;
+    assert_eq!(final_record(&scene, run).await.outcome, Outcome::Succeeded);
+    eventually("it to be forgotten", || async {
+        (fs::read_dir(folder.join("w1/ends")).ok()?.count() == 0).then_some(())
+    })
+    .await;
+}
+
 /// A file system of one megabyte; none where that takes rights that are not there.
 struct SmallDisk(PathBuf);
 
