@@ -9,7 +9,9 @@ mod documents;
 mod history;
 mod indexes;
 mod output;
+mod purge;
 mod runs;
+mod stats;
 mod tail;
 
 use std::future::IntoFuture;
@@ -24,7 +26,10 @@ use thiserror::Error as ThisError;
 use tokio::time::{Instant, timeout};
 
 use self::documents::{chunk_id, date, instant};
-pub use self::history::{HistoryFilter, Page};
+pub use self::history::{HistoryFilter, Page, Place, StepCost};
+pub use self::output::Pieces;
+pub use self::purge::{Purge, Purged};
+pub use self::stats::{Durations, JobStats, STATS_MAX, Window};
 pub use self::tail::{Tail, TailEvent};
 use crate::id::RunId;
 use crate::run::{Chunk, Outcome, RunRecord, Stream};

@@ -21,6 +21,7 @@ mod killing;
 mod metrics;
 mod outages;
 mod policies;
+mod results;
 mod secured;
 mod slots;
 mod steps;
