@@ -138,6 +138,16 @@ impl Pieces {
         self.run
     }
 
+    /// The number of the piece that should come next; `None` where pieces may well be missing.
+    pub(super) fn expected(&self) -> Option<u64> {
+        (self.end.is_none() && self.only.is_none()).then_some(self.next)
+    }
+
+    /// Reads from this piece on again.
+    pub(super) fn rewind(&mut self, seq: u64) {
+        self.next = seq;
+    }
+
     /// The next pieces; none where everything stored was read. After an error it can be asked
     /// again; nothing is skipped.
     ///

@@ -23,6 +23,8 @@ use crate::run::{Chunk, RunRecord};
 const POLL: Duration = Duration::from_millis(200);
 /// How often one with a change stream does so all the same.
 const LOOK_ANYWAY: Duration = Duration::from_secs(2);
+/// For how long a piece is waited for that later ones have overtaken.
+const LATE: Duration = Duration::from_millis(500);
 /// For how long a change stream may take to open before it is done without.
 const OPENING: Duration = Duration::from_secs(2);
 /// For how long the server keeps a question of a change stream before it says that nothing changed.
@@ -53,6 +55,8 @@ pub struct Tail {
     ended: Option<Box<RunRecord>>,
     /// When the record was last asked for.
     asked: Option<Instant>,
+    /// The piece that is waited for although later ones are there, and since when.
+    missing: Option<(u64, Instant)>,
 }
 
 /// What a [`Tail`] yields.
@@ -66,7 +70,7 @@ pub enum TailEvent {
 
 impl Tail {
     pub(super) fn new(pieces: Pieces) -> Self {
-        Self { pieces, news: News::Unknown, ended: None, asked: None }
+        Self { pieces, news: News::Unknown, ended: None, asked: None, missing: None }
     }
 
     /// The same without a change stream, as where there can be none.
@@ -85,8 +89,11 @@ impl Tail {
             self.news = changes.map_or(News::Poll, |changes| News::Stream(Watcher::of(changes)));
         }
         loop {
+            let expected = self.pieces.expected();
             let chunks = self.pieces.read().await?;
-            if !chunks.is_empty() {
+            let chunks = self.before_gap(expected, chunks);
+            if let Some(last) = chunks.last() {
+                self.missing = self.missing.filter(|(seq, _)| *seq > last.seq);
                 return Ok(TailEvent::Output(chunks));
             }
             // The record is written after the last piece, so one more look sees all of them.
@@ -107,8 +114,31 @@ impl Tail {
                     }
                 }
             }
-            self.news.wait().await;
+            match self.missing {
+                Some(_) => sleep(POLL).await,
+                None => self.news.wait().await,
+            }
         }
+    }
+
+    /// Pieces of one write can become visible in any order, so one that is missing is waited for a
+    /// little before it counts as dropped: what stands before it is yielded, and the rest later.
+    fn before_gap(&mut self, expected: Option<u64>, mut chunks: Vec<Chunk>) -> Vec<Chunk> {
+        let (Some(expected), None) = (expected, &self.ended) else { return chunks };
+        let Some(gap) = (expected..).zip(&chunks).position(|(seq, chunk)| chunk.seq != seq) else {
+            return chunks;
+        };
+        let missing = expected.saturating_add(gap as u64);
+        let since = match self.missing {
+            Some((seq, since)) if seq == missing => since,
+            _ => self.missing.insert((missing, Instant::now())).1,
+        };
+        if since.elapsed() >= LATE {
+            return chunks;
+        }
+        self.pieces.rewind(missing);
+        chunks.truncate(gap);
+        chunks
     }
 
     /// Whether the record may have changed since it was last asked for.
