@@ -35,10 +35,11 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 		echo 'cargo deny: skipped, not installed (cargo install --locked cargo-deny)'; \
 	fi
 
-bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold picks parts of the fleet's
+bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold and RESULTS_BENCH=latency pick parts
 	@cargo bench --bench time
 	@cargo build --release --bin carillon-worker
 	@cargo bench --bench fleet
+	@cargo bench --bench results
 
 # libFuzzer's coverage needs flags that a stable compiler takes only from RUSTC_BOOTSTRAP.
 FUZZ_SECONDS ?= 1800

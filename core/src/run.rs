@@ -98,16 +98,37 @@ pub enum Trigger {
     After,
 }
 
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Trigger {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Schedule, Self::Manual, Self::Retry, Self::Rerun, Self::Backfill, Self::After];
+
+    /// The name used in records and on the screen.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Schedule => "schedule",
             Self::Manual => "manual",
             Self::Retry => "retry",
             Self::Rerun => "rerun",
             Self::Backfill => "backfill",
             Self::After => "after",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Trigger {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a reason to run"))
     }
 }
 
@@ -438,6 +459,16 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+impl Stream {
+    /// The name in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
 }
 
 /// A piece of a run's output, as read.

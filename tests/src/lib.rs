@@ -23,3 +23,4 @@ pub mod proxy;
 pub mod stack;
 pub mod svg;
 pub mod trial;
+pub mod write;

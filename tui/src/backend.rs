@@ -33,6 +33,10 @@ const RECENT: usize = 200;
 /// How many live runs are shown with their telemetry.
 const LIVE: usize = 1_000;
 
+/// How much of a run's output is read when it is opened, bytes: the log begins at its end, and does
+/// not wait for what it would only forget.
+const LOG_BYTES: u64 = 4 * 1_024 * 1_024;
+
 /// Starts the backend; it ends when the returned sender is dropped.
 pub fn start(operator: Operator, messages: mpsc::Sender<Msg>) -> mpsc::Sender<Admitted> {
     let (sender, effects) = mpsc::channel(EFFECTS_BOUND);
@@ -249,7 +253,7 @@ async fn save_job(
 
 /// Sends the output of a run until it ends or the log is closed.
 async fn follow_log(operator: Operator, run: RunId, messages: mpsc::Sender<Msg>) {
-    let mut tail = operator.records.tail(run, 0);
+    let mut tail = operator.records.output_of(run).last_bytes(LOG_BYTES).follow();
     let mut told = false;
     loop {
         let part = match tail.next().await {

@@ -11,7 +11,7 @@ use carillon_core::fleet::FleetSettings;
 use carillon_core::id::{JobName, RunId, Slot, WorkerId};
 use carillon_core::job::{Change, Job, JobEntry};
 use carillon_core::jobs::{Expected, Jobs, SaveError};
-use carillon_core::records::{Records, RecordsError};
+use carillon_core::records::{Purged, Records, RecordsError};
 use carillon_core::recover::Reset;
 use carillon_core::run::{KillRequest, LiveRun, Trigger, TriggerRequest};
 use carillon_core::settings::Connection;
@@ -360,6 +360,46 @@ impl Operator {
                 Ok(Done { value: true, untraced })
             }
             Answer::Refused(_) => Ok(Done { value: false, untraced: None }),
+        }
+    }
+
+    /// Deletes the records and the output of what is over and started before `older_than`; what
+    /// was deleted so far is told after each batch.
+    ///
+    /// # Errors
+    /// When MongoDB fails; then some was deleted, which is in the audit trail too.
+    pub async fn purge(
+        &self,
+        older_than: DateTime<Utc>,
+        job: Option<&JobName>,
+        now: DateTime<Utc>,
+        mut told: impl FnMut(Purged),
+    ) -> Result<Done<Purged>, OperatorError> {
+        let mut purge = self.records.purge(older_than, job, true);
+        let mut so_far = Purged::default();
+        let failed = loop {
+            match purge.next().await {
+                Ok(Some(purged)) => {
+                    if purged.records > so_far.records {
+                        told(purged);
+                    }
+                    so_far = purged;
+                }
+                Ok(None) => break None,
+                Err(e) => break Some(e),
+            }
+        };
+        let Purged { records, .. } = so_far;
+        let mut untraced = None;
+        if records > 0 {
+            let before = older_than.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            let what = format!("purge: {records} records older than {before}");
+            let job = job.map(JobName::as_str).unwrap_or_default();
+            untraced = self.trace(job, &what, None, None, 0, now).await;
+        }
+        match failed {
+            Some(e) => Err(e.into()),
+            None => Ok(Done { value: so_far, untraced }),
         }
     }
 

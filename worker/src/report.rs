@@ -437,7 +437,7 @@ async fn until(instant: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::records::Pieces;
+    use carillon_core::records::Output;
     use carillon_core::run::Outcome;
 
     fn piece(run: RunId, seq: u64, size: usize) -> Report {
@@ -466,7 +466,7 @@ mod tests {
 
         let (mut load, mark) = disk.load(Pace { most: 1_000 });
         let batch = load.batch();
-        let [Pieces { chunks, .. }] = batch.output[..] else { panic!("{batch:?}") };
+        let [Output { chunks, .. }] = batch.output[..] else { panic!("{batch:?}") };
         let seqs: Vec<u64> = chunks.iter().map(|chunk| chunk.seq).collect();
         assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "gapless");
         let last = String::from_utf8(chunks.last().unwrap().data.clone()).unwrap();

@@ -13,7 +13,8 @@ use mongodb::error::ErrorKind;
 use mongodb::options::{Acknowledgment, WriteConcern};
 use serde::Deserialize;
 
-use super::{DUPLICATE, Progress, Records, RecordsError, chunk_id, date};
+use super::documents::{chunk_id, date};
+use super::{DUPLICATE, Progress, Records, RecordsError};
 use crate::id::RunId;
 use crate::run::{Chunk, Outcome, RunRecord, Stream};
 
@@ -21,7 +22,7 @@ use crate::run::{Chunk, Outcome, RunRecord, Stream};
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
     /// Output.
-    pub output: Vec<Pieces<'a>>,
+    pub output: Vec<Output<'a>>,
     /// The records of runs that have started. One that exists already is left as it is.
     pub started: Vec<&'a RunRecord>,
     /// What running records show. A finished one is left as it is.
@@ -31,14 +32,14 @@ pub struct Batch<'a> {
     pub finished: Vec<&'a RunRecord>,
 }
 
-/// Pieces of one run's output.
+/// Output of one run.
 #[derive(Debug, Clone)]
-pub struct Pieces<'a> {
+pub struct Output<'a> {
     /// The run.
     pub run: RunId,
     /// When they are deleted.
     pub expire_at: Option<DateTime<Utc>>,
-    /// In order.
+    /// The pieces, in order.
     pub chunks: &'a [Chunk],
 }
 
@@ -82,7 +83,7 @@ impl Records {
     }
 
     async fn write_output(&self, batch: &Batch<'_>) -> Result<Vec<Refused>, RecordsError> {
-        let pieces = batch.output.iter().flat_map(|Pieces { run, expire_at, chunks }| {
+        let pieces = batch.output.iter().flat_map(|Output { run, expire_at, chunks }| {
             chunks.iter().map(|chunk| (*run, piece(*run, chunk, *expire_at)))
         });
         let (runs, documents): (Vec<RunId>, Vec<Document>) = pieces.unzip();

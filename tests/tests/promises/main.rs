@@ -24,6 +24,7 @@ mod policies;
 mod results;
 mod secured;
 mod slots;
+mod spool;
 mod steps;
 mod support;
 mod why;

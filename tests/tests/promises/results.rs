@@ -1,227 +1,378 @@
-//! Output and records outlive everything that happens to MongoDB, and to the worker meanwhile.
+//! What is recorded is found again: output by stream, from its end and byte by byte, records by what
+//! they are asked for, a job's past in figures; and what is purged is gone, with nothing else.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use carillon_core::id::{JobName, RunId};
+use carillon_core::records::{HistoryFilter, Records, Tail, TailEvent};
+use carillon_core::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+use system_tests::stack::Stack;
+use system_tests::write;
 
-use carillon_core::fleet::Registration;
-use carillon_core::id::RunId;
-use carillon_core::run::{Chunk, Outcome, RunRecord};
-use mongodb::bson::doc;
-use system_tests::fleet::{Fleet, Options};
-use system_tests::stack::{Options as StackOptions, Stack};
+use crate::support::{Scene, carillon};
 
-use crate::support::{Scene, eventually};
-
-/// Lines of one run of `talker`, a tenth of a second apart.
-const LINES: usize = 40;
-
-fn talker(ended: &Path) -> String {
-    let ended = ended.display();
-    format!(
-        r#"{{"name":"talker","cronExpr":"* * * * * *","concurrency":"allow","command":"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done; echo $CARILLON_RUN >> {ended}"}}"#
-    )
+fn job(name: &str) -> JobName {
+    JobName::new(name).unwrap()
 }
 
-/// The runs that have written down their end.
-fn ended(file: &Path) -> BTreeSet<RunId> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+/// A record of a run that began then and took a second.
+fn ended(name: &str, at: DateTime<Utc>, outcome: Outcome) -> RunRecord {
+    let worker = "w1".to_owned();
+    let end_time = Some(at + TimeDelta::seconds(1));
+    RunRecord { worker, end_time, ..RunRecord::new(RunId::new(at), &job(name), outcome, at) }
 }
 
-/// Waits until so many runs that began since now have ended.
-async fn whole_runs(file: &Path, count: usize) {
-    let since = RunId::new(chrono::Utc::now());
-    eventually("whole runs", || async {
-        (ended(file).range(since..).count() >= count).then_some(())
-    })
-    .await;
-}
-
-async fn chunks(scene: &Scene, run: RunId) -> Vec<Chunk> {
-    let chunks = scene.records.output_from(run, 0, 10_000).await.unwrap();
-    let seqs: Vec<u64> = chunks.iter().map(|chunk| chunk.seq).collect();
-    assert_eq!(seqs, (0..chunks.len() as u64).collect::<Vec<_>>(), "gapless");
-    chunks
-}
-
-async fn text(scene: &Scene, run: RunId) -> String {
-    let all: Vec<u8> = chunks(scene, run).await.into_iter().flat_map(|chunk| chunk.data).collect();
-    String::from_utf8(all).unwrap()
-}
-
-async fn final_record(scene: &Scene, run: RunId) -> RunRecord {
-    eventually(&format!("the record of {run}"), || async {
-        scene.records.get(run).await.ok()?.filter(|record| record.outcome.is_final())
-    })
-    .await
-}
-
-/// Every run that has ended is recorded so, with all that it wrote.
-async fn assert_whole(scene: &Scene, file: &Path, after: &str) {
-    let wanted: String = (0..LINES).map(|i| format!("line {i}\n")).collect();
-    for run in ended(file) {
-        let record = final_record(scene, run).await;
-        assert_eq!((record.outcome, &record.output), (Outcome::Succeeded, &wanted), "{after}");
-        assert_eq!(text(scene, run).await, wanted, "{after}: {run}");
+async fn store(records: &Records, all: &[RunRecord]) {
+    for record in all {
+        write::finished(&records, record).await.unwrap();
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_output_and_no_record_is_lost_whatever_mongodb_does() {
-    let options = StackOptions { fail_points: true, ..StackOptions::default() };
-    let mut stack = Stack::start_with(&options).await.unwrap();
-    let fleet = Fleet::start(&stack, 2).await.unwrap();
-    let file = stack.folder().join("ended");
-    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
-    whole_runs(&file, 1).await;
-
-    stack.stop_mongo().await.unwrap();
-    whole_runs(&file, 4).await;
-    stack.start_mongo().await.unwrap();
-    whole_runs(&file, 1).await;
-
-    stack.pause_mongo().unwrap();
-    whole_runs(&file, 6).await;
-    stack.resume_mongo().unwrap();
-    whole_runs(&file, 1).await;
-
-    // Reads go on: some of what is written is refused, as by a primary that steps down, or at all.
-    let mongo = stack.mongo().await.unwrap();
-    for code in [11_602, 8_000] {
-        let data = doc! {"failCommands": ["insert", "update"], "errorCode": code};
-        let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
-        mongo.database("admin").run_command(fail).await.unwrap();
-        whole_runs(&file, 3).await;
-        let off = doc! {"configureFailPoint": "failCommand", "mode": "off"};
-        mongo.database("admin").run_command(off).await.unwrap();
-        whole_runs(&file, 1).await;
-    }
-    let scene = Scene::of(stack.into(), fleet).await;
-    assert_whole(&scene, &file, "after all of it").await;
+/// Stores a piece of output.
+async fn write(records: &Records, run: RunId, seq: u64, stream: Stream, data: &[u8]) {
+    let chunk = Chunk { seq, at: Utc::now(), stream, data: data.to_vec() };
+    write::output(&records, run, &[chunk]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_on_disk_outlives_the_worker() {
-    let mut stack = Stack::start().await.unwrap();
-    let mut fleet = Fleet::start(&stack, 1).await.unwrap();
-    let file = stack.folder().join("ended");
-    stack.stop_mongo().await.unwrap();
-    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
-    whole_runs(&file, 2).await;
-    let key = format!("{}/workers/w1", fleet.prefix());
-    eventually("the fleet to know what waits", || async {
-        let value = stack.etcdctl(&["get", "--print-value-only", &key]).ok()?;
-        let registration: Registration = serde_json::from_str(&value).ok()?;
-        (registration.spool_bytes > 0).then_some(())
-    })
-    .await;
-    let before = ended(&file);
-    fleet.kill9("w1").unwrap();
-    stack.start_mongo().await.unwrap();
-    fleet.add("w1").await.unwrap();
-    let scene = Scene::of(stack.into(), fleet).await;
-    let wanted: String = (0..LINES).map(|i| format!("line {i}\n")).collect();
-    for run in before {
-        let record = final_record(&scene, run).await;
-        // What ended in the last moment was not settled, and is lost; its output may lack the end.
-        if record.outcome == Outcome::Lost {
-            assert!(wanted.starts_with(&text(&scene, run).await), "{run}");
-        } else {
-            assert_eq!(record.outcome, Outcome::Succeeded);
-            let output = eventually("all of its output", || async {
-                let output = text(&scene, run).await;
-                (output.len() == wanted.len()).then_some(output)
-            })
-            .await;
-            assert_eq!(output, wanted);
+async fn output_is_read_by_stream_from_its_end_and_byte_by_byte() {
+    let scene = Scene::shared(1).await;
+    // awk writes every byte value, the null byte too, and no line end after the last.
+    let bytes = r#"LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf \"%c\", i }'"#;
+    scene.put("bytes", &format!(r#"{{"name":"bytes","command":"{bytes}","cronExpr":"@yearly"}}"#));
+    let id = scene.carillon_ok(&["run", "bytes"]);
+    scene.finished("bytes").await;
+    let every: Vec<u8> = (0..=255).collect();
+    for extra in [&["--raw"][..], &[], &["--raw", "-f"], &["--stdout"]] {
+        let output = scene.carillon(&[&["logs", id.trim()], extra].concat());
+        assert_eq!(output.stdout, every, "{extra:?}");
+    }
+
+    let command = "for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; printf end";
+    scene.put("both", &format!(r#"{{"name":"both","command":"{command}","cronExpr":"@yearly"}}"#));
+    scene.carillon(&["run", "both", "--wait"]);
+    let out = "out 1\nout 2\nout 3\nout 4\nout 5\nend";
+    assert_eq!(scene.carillon_ok(&["logs", "both", "--stdout"]), out);
+    assert_eq!(
+        scene.carillon_ok(&["logs", "both", "--stderr"]),
+        "err 1\nerr 2\nerr 3\nerr 4\nerr 5\n"
+    );
+    let last = |extra: &[&str]| scene.carillon_ok(&[&["logs", "both"], extra].concat());
+    assert_eq!(last(&["--stdout", "--tail", "2"]), "out 5\nend");
+    assert_eq!(last(&["--stderr", "--tail", "2"]), "err 4\nerr 5\n");
+    assert_eq!(last(&["--stderr", "--tail", "2", "-f"]), "err 4\nerr 5\n");
+    assert_eq!(last(&["--stderr", "--tail", "0"]), "");
+    assert_eq!(last(&["--stdout", "--tail", "99"]), out);
+    assert_eq!(scene.carillon(&["logs", "both", "--stdout", "--stderr"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_followed_by_change_stream_and_by_polling_alike() {
+    let stack = Stack::shared().await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    for polling in [false, true] {
+        let record =
+            RunRecord::new(RunId::new(Utc::now()), &job("tailed"), Outcome::Running, Utc::now());
+        let run = record.id;
+        write::started(&records, &record).await.unwrap();
+        write(&records, run, 0, Stream::Stdout, b"before ").await;
+        let follow = |from: u64| {
+            let tail = records.tail(run, from);
+            if polling { tail.by_polling() } else { tail }
+        };
+        let (mut all, mut rest) = (follow(0), follow(1));
+        let first = all.next().await.unwrap();
+        let writer = async {
+            for seq in 1..40 {
+                // One is missing, as where output was dropped.
+                if seq != 20 {
+                    let stream = if seq % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+                    write(&records, run, seq, stream, format!("{seq} ").as_bytes()).await;
+                }
+            }
+            let end = ended("tailed", record.start_time, Outcome::Succeeded);
+            store(&records, &[RunRecord { id: run, ..end }]).await;
+        };
+        let ((), all, rest) = tokio::join!(writer, read_all(&mut all), read_all(&mut rest));
+        let expected: String =
+            (1..40).filter(|seq| *seq != 20).map(|seq| format!("{seq} ")).collect();
+        assert_eq!(first, TailEvent::Output(records.output_from(run, 0, 1).await.unwrap()));
+        assert_eq!((all, rest), (expected.clone(), expected), "polling: {polling}");
+    }
+}
+
+/// What a tail yields until the run has ended.
+async fn read_all(tail: &mut Tail) -> String {
+    let mut text = Vec::new();
+    loop {
+        match tail.next().await.unwrap() {
+            TailEvent::Output(chunks) => {
+                chunks.into_iter().for_each(|chunk| text.extend(chunk.data));
+            }
+            TailEvent::Ended(record) => {
+                assert_eq!(record.outcome, Outcome::Succeeded);
+                return String::from_utf8(text).unwrap();
+            }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_while_etcd_was_away_is_told_in_the_next_life() {
-    let mut stack = Stack::start().await.unwrap();
-    let folder = stack.folder().join("fleet");
-    let options = Options { folder: Some(folder.clone()), ..Options::default() };
-    let mut fleet = Fleet::start_with(&stack, 1, options).await.unwrap();
-    let file = stack.folder().join("ended");
-    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
-    eventually("a start", || async {
-        let prefix = format!("{}/running/", fleet.prefix());
-        let live = stack.etcdctl(&["get", "--prefix", "--keys-only", &prefix]).ok()?;
-        (!live.trim().is_empty()).then_some(())
-    })
-    .await;
-    stack.stop_etcd().await.unwrap();
-    let run = eventually("an end that waits on disk", || async {
-        let name = fs::read_dir(folder.join("w1/ends")).ok()?.flatten().next()?.file_name();
-        name.to_str()?.strip_suffix(".json")?.parse::<RunId>().ok()
-    })
-    .await;
-    fleet.kill9("w1").unwrap();
-    stack.start_etcd().await.unwrap();
-    fleet.add("w1").await.unwrap();
-    let scene = Scene::of(stack.into(), fleet).await;
-    assert_eq!(final_record(&scene, run).await.outcome, Outcome::Succeeded);
-    eventually("it to be forgotten", || async {
-        (fs::read_dir(folder.join("w1/ends")).ok()?.count() == 0).then_some(())
-    })
-    .await;
+async fn the_end_of_a_long_output_is_found_without_what_is_before_it() {
+    let stack = Stack::shared().await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    let run = RunId::new(Utc::now());
+    // 300 pieces of ten lines, with a gap where the middle was dropped.
+    let text = |seq: u64| (0..10).map(|n| format!("{seq}.{n}\n")).collect::<String>().into_bytes();
+    let pieces: Vec<Chunk> = (0..100)
+        .chain(300..500)
+        .map(|seq| Chunk { seq, at: Utc::now(), stream: Stream::Stdout, data: text(seq) })
+        .collect();
+    write::output(&records, run, &pieces).await.unwrap();
+    let last = |lines| {
+        let mut pieces = records.output_of(run).last_lines(lines);
+        async move {
+            let chunks = pieces.read().await.unwrap();
+            assert!(pieces.read().await.unwrap().is_empty());
+            let text = chunks.iter().flat_map(|chunk| chunk.data.clone()).collect();
+            (chunks.len(), String::from_utf8(text).unwrap())
+        }
+    };
+    assert_eq!(last(3).await, (1, "499.7\n499.8\n499.9\n".to_owned()));
+    let (pieces, text) = last(2_005).await;
+    assert_eq!((pieces, text.lines().count(), text.lines().next()), (201, 2_005, Some("99.5")));
+    assert_eq!(last(1_000_000).await.1.lines().count(), 3_000);
+    let mut bytes = records.output_of(run).last_bytes(1_000);
+    let read: usize = bytes.read().await.unwrap().iter().map(|chunk| chunk.data.len()).sum();
+    assert!((1_000..1_100).contains(&read), "{read}");
 }
 
-/// A file system of one megabyte; none where that takes rights that are not there.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_filtered_by_everything_that_a_record_says() {
+    let scene = Scene::shared(0).await;
+    let now = Utc::now();
+    let ago = |hours: i64| now - TimeDelta::hours(hours);
+    let mut all = vec![
+        ended("a", ago(1), Outcome::Succeeded),
+        ended("a", ago(2), Outcome::Failed),
+        ended("b", ago(30), Outcome::Failed),
+        ended("b", ago(24 * 40), Outcome::Succeeded),
+    ];
+    all[0].trigger = Trigger::Manual;
+    all[1].scheduled_time = Some(ago(2));
+    all[1].err = "exit code 3 (odd [text])".to_owned();
+    all[2].worker = "w2".to_owned();
+    store(&scene.records, &all).await;
+    let ids = |arguments: &[&str]| {
+        let all = [&["history", "-o", "json"], arguments].concat();
+        let found: Value = serde_json::from_str(&scene.carillon_ok(&all)).unwrap();
+        let found = found.as_array().unwrap();
+        found.iter().map(|r| r["_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let these = |which: &[usize]| which.iter().map(|n| all[*n].id.to_string()).collect::<Vec<_>>();
+    for (arguments, which) in [
+        (&[][..], &[0, 1, 2, 3][..]),
+        (&["--limit", "2"], &[0, 1]),
+        (&["--job", "a"], &[0, 1]),
+        (&["--job", "nobody"], &[]),
+        (&["--outcome", "failed"], &[1, 2]),
+        (&["--outcome", "failed", "--job", "b"], &[2]),
+        (&["--worker", "w2"], &[2]),
+        (&["--trigger", "manual"], &[0]),
+        (&["--trigger", "schedule", "--outcome", "succeeded"], &[3]),
+        (&["--since", "25h"], &[0, 1]),
+        (&["--until", "25h"], &[2, 3]),
+        (&["--since", "31h", "--until", "90m"], &[1, 2]),
+        (&["--since", &ago(30).to_rfc3339(), "--until", &ago(1).to_rfc3339()], &[1, 2]),
+        (&["--text", "ODD [text]"], &[1]),
+        (&["--text", "odd .text"], &[]),
+    ] {
+        assert_eq!(ids(arguments), these(which), "{arguments:?}");
     }
+    let table = scene.carillon_ok(&["history", "--job", "a"]);
+    assert!(table.contains("SLOT") && table.contains("manual"), "{table}");
+    assert_eq!(scene.carillon(&["history", "--since", "yesterday"]).status.code(), Some(2));
 }
 
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a worker may still be ending.
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_to_the_oldest_record_and_none_comes_twice() {
+    let stack = Stack::shared().await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    let now = Utc::now();
+    // Bursts of one instant, and long pauses between them.
+    let at = |burst: i64| now - TimeDelta::seconds(7 * burst * burst * burst);
+    let all: Vec<RunRecord> = (0..12)
+        .flat_map(|n| (0..9).map(move |_| ended("paged", at(n), Outcome::Succeeded)))
+        .collect();
+    store(&records, &all).await;
+    for (limit, filter) in [
+        (10, HistoryFilter::default()),
+        (4, HistoryFilter { job: Some(job("paged")), ..Default::default() }),
+        (1, HistoryFilter { until: Some(at(9)), ..Default::default() }),
+    ] {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let page = records.history(&filter, before, limit).await.unwrap();
+            assert!(page.records.len() <= limit);
+            found.extend(page.records.iter().map(|r| (r.start_time, r.id)));
+            before = page.reached;
+            if !page.more {
+                break;
+            }
+        }
+        assert!(found.is_sorted_by(|a, b| a > b), "{filter:?}");
+        let expected = all.iter().filter(|r| filter.until.is_none_or(|until| r.start_time < until));
+        assert_eq!(found.len(), expected.count(), "{filter:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_costs_output_and_nothing_else() {
-    let mut stack = Stack::start().await.unwrap();
-    let folder = stack.folder().join("fleet");
-    let Some(_disk) = SmallDisk::mount(&folder.join("w1")) else {
-        eprintln!("skipped: it takes root, to mount a small file system");
-        return;
-    };
-    let options = Options { folder: Some(folder), ..Options::default() };
-    let fleet = Fleet::start_with(&stack, 1, options).await.unwrap();
-    let file = stack.folder().join("ended");
-    stack.stop_mongo().await.unwrap();
-    let flood = format!(
-        r#"{{"name":"flood","cronExpr":"* * * * * *","concurrency":"forbid","command":"head -c 3000000 /dev/zero | tr '\\0' x; echo $CARILLON_RUN >> {}"}}"#,
-        file.display()
-    );
-    crate::support::put(&stack, fleet.prefix(), "flood", &flood);
-    whole_runs(&file, 3).await;
-    stack.start_mongo().await.unwrap();
-    let scene = Scene::of(stack.into(), fleet).await;
-    let runs = ended(&file);
-    for &run in runs.iter().take(3) {
-        let record = final_record(&scene, run).await;
-        assert_eq!(record.outcome, Outcome::Succeeded);
-        assert_eq!(record.output_bytes, 3_000_000);
-        let output = text(&scene, run).await;
-        let written = output.bytes().filter(|&byte| byte == b'x').count();
-        let dropped: usize = output
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|number| number.parse::<usize>().ok())
-            .sum();
-        assert!(dropped > 0, "three megabytes on a disk of one");
-        assert_eq!(written + dropped, 3_000_000, "all that is missing is counted");
+async fn a_page_looks_at_few_records_however_many_there_are() {
+    let stack = Stack::shared().await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    records.ensure_indexes().await.unwrap();
+    let now = Utc::now();
+    // A run every 20 s, and among them few that are looked for.
+    let all: Vec<RunRecord> = (0..3_000)
+        .map(|n| {
+            let rare = n % 1_000 == 500;
+            let (name, outcome) =
+                if rare { ("rare", Outcome::Failed) } else { ("common", Outcome::Succeeded) };
+            let mut record = ended(name, now - TimeDelta::seconds(20 * n), outcome);
+            if rare {
+                (record.worker, record.trigger) = ("w9".to_owned(), Trigger::Manual);
+            }
+            record
+        })
+        .collect();
+    for part in all.chunks(100) {
+        futures::future::join_all(part.iter().map(|record| write::finished(&records, record)))
+            .await;
     }
+    let default = HistoryFilter::default;
+    let middle = Some(now - TimeDelta::seconds(20 * 1_500));
+    for (filter, expected) in [
+        (default(), 50),
+        (HistoryFilter { until: middle, ..default() }, 50),
+        (HistoryFilter { job: Some(job("common")), ..default() }, 50),
+        (HistoryFilter { job: Some(job("rare")), ..default() }, 3),
+        (HistoryFilter { job: Some(job("nobody")), ..default() }, 0),
+        (HistoryFilter { outcome: Some(Outcome::Failed), ..default() }, 3),
+        (HistoryFilter { outcome: Some(Outcome::Running), ..default() }, 0),
+        (HistoryFilter { worker: Some("w9".to_owned()), ..default() }, 3),
+        (HistoryFilter { trigger: Some(Trigger::Manual), since: middle, ..default() }, 2),
+        (
+            HistoryFilter {
+                job: Some(job("rare")),
+                outcome: Some(Outcome::Succeeded),
+                ..default()
+            },
+            0,
+        ),
+    ] {
+        let (page, steps) = records.explain_history(&filter, None, 50).await.unwrap();
+        assert_eq!(page.records.len(), expected, "{filter:?}");
+        let examined: i64 = steps.iter().map(|step| step.examined).sum();
+        assert!(steps.iter().all(|step| step.index.is_some()), "{filter:?}: {steps:?}");
+        assert!(examined <= 400, "{examined} of 3,000: {filter:?}: {steps:?}");
+        assert!(steps.len() <= 40, "{filter:?}: {steps:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jobs_past_is_told_in_figures() {
+    let scene = Scene::shared(0).await;
+    let now = Utc::now();
+    let run = |hours: i64, outcome, millis: i64| {
+        let mut record = ended("figured", now - TimeDelta::hours(hours), outcome);
+        record.end_time = Some(record.start_time + TimeDelta::milliseconds(millis));
+        record
+    };
+    let mut all: Vec<RunRecord> = (1..=18).map(|n| run(n, Outcome::Succeeded, n * 100)).collect();
+    all.push(run(19, Outcome::Failed, 9_000));
+    all.push(run(20, Outcome::Lost, 99_000));
+    all.push(run(21, Outcome::Skipped, 0));
+    // The time before.
+    all.push(run(25, Outcome::Succeeded, 50));
+    all.push(run(26, Outcome::TimedOut, 60));
+    // Another job's.
+    all.push(ended("other", now - TimeDelta::hours(1), Outcome::Failed));
+    store(&scene.records, &all).await;
+    let stats = scene.carillon_ok(&["stats", "figured", "--since", "24h", "--json"]);
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    let this = &stats["now"];
+    assert_eq!((&this["runs"], &this["successRate"]), (&20.into(), &0.9.into()), "{stats}");
+    assert_eq!((&this["outcomes"]["lost"], &this["outcomes"]["skipped"]), (&1.into(), &1.into()));
+    assert_eq!(
+        this["durationMillis"],
+        serde_json::json!({"p50": 1_000, "p95": 9_000, "max": 9_000})
+    );
+    assert_eq!(
+        (&this["last"][0], this["last"].as_array().unwrap().len()),
+        (&"succeeded".into(), 20)
+    );
+    let before = &stats["before"];
+    assert_eq!((&before["runs"], &before["successRate"]), (&2.into(), &0.5.into()), "{stats}");
+    assert_eq!(before["durationMillis"]["max"], 60);
+    assert_eq!(stats["cut"], false);
+    let table = scene.carillon_ok(&["stats", "figured", "--since", "24h"]);
+    assert!(table.contains("90.0 %") && table.contains("50.0 %"), "{table}");
+    assert_eq!(scene.carillon(&["stats", "nobody"]).status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_deletes_what_is_old_and_over_of_its_own_fleet_only() {
+    let scene = Scene::shared(0).await;
+    let other = scene.stack.fresh_prefix();
+    let others = Records::connect(&scene.stack.mongo_uri(), &other).await.unwrap();
+    let ago = |days: i64| Utc::now() - TimeDelta::days(days);
+    let mine = [
+        ended("a", ago(1), Outcome::Succeeded),
+        ended("a", ago(31), Outcome::Succeeded),
+        ended("b", ago(32), Outcome::Failed),
+        ended("b", ago(33), Outcome::Skipped),
+        ended("b", ago(34), Outcome::Running),
+    ];
+    let theirs = [ended("a", ago(31), Outcome::Succeeded)];
+    store(&scene.records, &mine).await;
+    store(&others, &theirs).await;
+    for record in mine.iter().chain(&theirs) {
+        write(&scene.records, record.id, 0, Stream::Stdout, b"something").await;
+    }
+    let left = || async {
+        let mut left = Vec::new();
+        for record in mine.iter().chain(&theirs) {
+            let records = if record.id == theirs[0].id { &others } else { &scene.records };
+            let output = scene.records.output_from(record.id, 0, 9).await.unwrap().len();
+            let record = records.get(record.id).await.unwrap().is_some();
+            assert_eq!(record, output == 1);
+            left.push(record);
+        }
+        left
+    };
+    let purge = |extra: &[&'static str]| [&["purge", "--older-than", "30d"], extra].concat();
+    let said = scene.carillon_ok(&purge(&["--dry-run"]));
+    assert!(said.starts_with("3 records") && said.ends_with("to be deleted\n"), "{said}");
+    // Nobody is there to be asked.
+    assert_eq!(scene.carillon(&purge(&[])).status.code(), Some(1));
+    let read_only = scene.carillon(&[&["--read-only"], purge(&["--yes"]).as_slice()].concat());
+    assert_eq!(read_only.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&read_only.stderr).contains("--read-only"));
+    assert_eq!(left().await, [true; 6]);
+
+    let said = scene.carillon_ok(&purge(&["--job", "a", "--yes"]));
+    assert!(said.starts_with("1 record") && said.ends_with("deleted\n"), "{said}");
+    assert_eq!(left().await, [true, false, true, true, true, true]);
+    scene.carillon_ok(&purge(&["--yes"]));
+    assert_eq!(left().await, [true, false, false, false, true, true]);
+    assert!(scene.carillon_ok(&purge(&["--yes"])).starts_with("0 records"));
+
+    let changes = scene.records.changes_of(None, 10).await.unwrap();
+    let what: Vec<&str> = changes.iter().rev().map(|change| change.what.as_str()).collect();
+    assert_eq!(what.len(), 2, "{what:?}");
+    assert!(what[0].starts_with("purge: 1 records") && what[1].starts_with("purge: 2 records"));
+    assert_eq!((changes[1].job_name.as_str(), changes[0].job_name.as_str()), ("a", ""));
+    let theirs = carillon(&scene.stack, &other).args(["history", "-o", "json"]).output().unwrap();
+    let theirs: Value = serde_json::from_slice(&theirs.stdout).unwrap();
+    assert_eq!(theirs.as_array().unwrap().len(), 1);
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carillon_core::id::{JobName, RunId, Slot};
-use carillon_core::records::{Batch, Records};
+use carillon_core::records::Records;
 use carillon_core::run::{Outcome, RunRecord, Trigger};
 use chrono::{DateTime, TimeDelta, Utc};
 use mongodb::bson::{Document, doc};
 use system_tests::stack::Stack;
+use system_tests::write;
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
@@ -27,8 +28,7 @@ async fn records() -> (Arc<Stack>, Records) {
 }
 
 async fn finished(records: &Records, record: &RunRecord) {
-    let batch = Batch { finished: vec![record], ..Batch::default() };
-    assert_eq!(records.write(&batch).await.unwrap(), []);
+    write::finished(records, record).await.unwrap();
 }
 
 /// Of a slot that ran, or is a gap's first, and was decided 5 s after it.

@@ -2,7 +2,7 @@
 
 use carillon_core::id::{JobName, RunId};
 use carillon_core::records::HistoryFilter;
-use carillon_core::run::{Outcome, RunRecord};
+use carillon_core::run::{Outcome, RunRecord, Stream};
 
 use super::print::OutputSink;
 use super::{Failure, print, run};
@@ -10,26 +10,36 @@ use crate::operator::Operator;
 
 /// Records per read while a run is looked for.
 const PAGE: usize = 200;
-/// Pieces of output per read.
-const BATCH: i64 = 64;
+/// How it is to be printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub follow: bool,
+    /// Only so many lines from the end.
+    pub tail: Option<u64>,
+    pub only: Option<Stream>,
+    /// Unchanged also onto a terminal.
+    pub raw: bool,
+}
 
-pub(super) async fn logs(operator: &Operator, what: &str, follow: bool) -> Result<(), Failure> {
+pub(super) async fn logs(operator: &Operator, what: &str, how: How) -> Result<(), Failure> {
     let id = find(operator, what).await?;
-    if follow {
-        let record = run::follow(operator, id, None).await?;
+    let sink = OutputSink::new(how.raw);
+    let mut pieces = operator.records.output_of(id).only(how.only);
+    if let Some(lines) = how.tail {
+        pieces = pieces.last_lines(lines);
+    }
+    if how.follow {
+        let record = run::follow(operator, id, pieces.follow(), &sink, None).await?;
         if let Some(record) = record.filter(|r| !r.err.is_empty()) {
             print::note(&format!("{}: {}", record.outcome, record.err));
         }
         return Ok(());
     }
-    let sink = OutputSink::new();
-    let mut next = 0;
     loop {
-        let chunks = operator.records.output_from(id, next, BATCH).await?;
-        let Some(last) = chunks.last() else {
+        let chunks = pieces.read().await?;
+        if chunks.is_empty() {
             return Ok(());
-        };
-        next = last.seq + 1;
+        }
         for chunk in &chunks {
             sink.write(&chunk.data)?;
         }
@@ -57,7 +67,7 @@ async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
         if let Some(record) = page.records.iter().find(ran) {
             return Ok(record.id);
         }
-        before = page.records.last().map(|r| (r.start_time, r.id));
+        before = page.reached;
         if !page.more || before.is_none() {
             let message = format!("{what} is neither a run nor a job that has run");
             return Err(Failure::Failed(message));

@@ -13,11 +13,15 @@ mod kill;
 mod logs;
 mod next;
 mod print;
+mod purge;
 mod recover;
 mod run;
+mod stats;
+mod when;
 mod why;
 mod workers;
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use carillon_core::etcd::EtcdError;
@@ -25,10 +29,12 @@ use carillon_core::id::{JobName, WorkerId};
 use carillon_core::jobs::SaveError;
 use carillon_core::records::RecordsError;
 use carillon_core::replica::Replica;
+use carillon_core::run::Stream;
 use carillon_core::settings::Connection;
 use chrono::Utc;
 use clap::{Subcommand, ValueEnum};
 
+use self::when::When;
 use crate::operator::{Done, Operator, OperatorError, Who};
 
 /// What the program is asked to do; the console where nothing is given.
@@ -111,6 +117,15 @@ pub enum Command {
         /// Only of this worker
         #[arg(long)]
         worker: Option<String>,
+        /// Only started for this reason: schedule, manual, retry, rerun, backfill or after
+        #[arg(long)]
+        trigger: Option<carillon_core::run::Trigger>,
+        /// Only started since then: an instant in RFC 3339, or how long ago, like 2h or 7d
+        #[arg(long, value_name = "WHEN")]
+        since: Option<When>,
+        /// Only started before then
+        #[arg(long, value_name = "WHEN")]
+        until: Option<When>,
         /// Only with this text in the job's name, the reason, the kept output or the worker
         #[arg(long)]
         text: Option<String>,
@@ -127,6 +142,50 @@ pub enum Command {
         /// Follow a live run to its end
         #[arg(short, long)]
         follow: bool,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "LINES")]
+        tail: Option<u64>,
+        /// Only standard output
+        #[arg(long, conflicts_with = "stderr")]
+        stdout: bool,
+        /// Only standard error
+        #[arg(long)]
+        stderr: bool,
+        /// Every byte as the job wrote it, also onto a terminal, which may obey it
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Tell how often a job ran, how it ended and how long it took, and whether that changed
+    #[command(
+        after_help = "Counted are the records of the time asked for, at most the newest 1,000; compared are those of\nthe same time before. Example:\n  carillon stats settle --since 7d"
+    )]
+    Stats {
+        /// The job
+        name: JobName,
+        /// Since when: an instant in RFC 3339, or how long ago, like 12h
+        #[arg(long, value_name = "WHEN", default_value = "30d")]
+        since: When,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete old records and their output
+    #[command(
+        after_help = "Examples:\n  carillon purge --older-than 30d --dry-run            count only\n  carillon purge --older-than 90d --job settle --yes   without asking\n\nLive runs stay. What is deleted cannot be brought back; broken off, it can be run again."
+    )]
+    Purge {
+        /// Started before then: an instant in RFC 3339, or how long ago, like 30d
+        #[arg(long, value_name = "WHEN")]
+        older_than: When,
+        /// Only of this job
+        #[arg(long)]
+        job: Option<JobName>,
+        /// Say what would be done and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Tell why a slot ran, or why it did not
     #[command(
@@ -191,7 +250,9 @@ impl Command {
     /// Whether it changes something in the fleet.
     pub fn writes(&self) -> bool {
         match self {
-            Self::Apply { dry_run, .. } | Self::Recover { dry_run, .. } => !dry_run,
+            Self::Apply { dry_run, .. }
+            | Self::Recover { dry_run, .. }
+            | Self::Purge { dry_run, .. } => !dry_run,
             Self::Delete { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
@@ -203,6 +264,7 @@ impl Command {
             | Self::Get { .. }
             | Self::History { .. }
             | Self::Logs { .. }
+            | Self::Stats { .. }
             | Self::Why { .. }
             | Self::Workers { .. }
             | Self::Next(_)
@@ -335,11 +397,33 @@ pub async fn execute(
         Command::Resume { names } => change::set_enabled(&operator, &names, true).await,
         Command::Run { name, wait } => run::run(&operator, &name, wait).await,
         Command::Kill { name, run, wait } => kill::kill(&operator, &name, run, wait).await,
-        Command::History { job, outcome, worker, text, limit, format } => {
-            let filter = carillon_core::records::HistoryFilter { job, outcome, worker, text };
+        Command::History { job, outcome, worker, trigger, since, until, text, limit, format } => {
+            let now = Utc::now();
+            let since = since.map(|when| when.instant(now));
+            let until = until.map(|when| when.instant(now));
+            let filter = carillon_core::records::HistoryFilter {
+                job,
+                outcome,
+                worker,
+                trigger,
+                since,
+                until,
+                text,
+            };
             history::history(&operator, &filter, limit as usize, format.output).await
         }
-        Command::Logs { what, follow } => logs::logs(&operator, &what, follow).await,
+        Command::Logs { what, follow, tail, stdout, stderr, raw } => {
+            let only = match (stdout, stderr) {
+                (true, _) => Some(Stream::Stdout),
+                (_, true) => Some(Stream::Stderr),
+                _ => None,
+            };
+            logs::logs(&operator, &what, logs::How { follow, tail, only, raw }).await
+        }
+        Command::Stats { name, since, json } => stats::stats(&operator, &name, since, json).await,
+        Command::Purge { older_than, job, dry_run, yes } => {
+            purge::purge(&operator, older_than, job.as_ref(), purge::How { dry_run, yes }).await
+        }
         Command::Why { name, slot, format } => {
             why::why(&operator, &name, slot.as_deref(), format.output).await
         }
@@ -375,4 +459,18 @@ fn told<T>(done: Done<T>) -> T {
         print::note(&format!("done, but not in the audit trail: {why}"));
     }
     done.value
+}
+
+/// Asks on the terminal.
+fn confirmed() -> Result<bool, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::Failed(
+            "there is no terminal to ask on: add --yes to do it, --dry-run to look only".to_owned(),
+        ));
+    }
+    write!(std::io::stderr().lock(), "Do it? [y/N] ")?;
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -123,8 +123,9 @@ pub(super) struct OutputSink {
 }
 
 impl OutputSink {
-    pub(super) fn new() -> Self {
-        Self { terminal: std::io::stdout().is_terminal() }
+    /// Unchanged also onto a terminal, where `raw`.
+    pub(super) fn new(raw: bool) -> Self {
+        Self { terminal: !raw && std::io::stdout().is_terminal() }
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {

@@ -5,7 +5,6 @@
 //! lets the workers go on. Broken off anywhere, it can be run again.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 
 use carillon_core::claims::Step;
 use carillon_core::id::{JobName, Slot};
@@ -14,7 +13,7 @@ use carillon_core::replica::Replica;
 use carillon_core::why::MAX_SKEW;
 use chrono::Utc;
 
-use super::{Failure, print, replica, told};
+use super::{Failure, confirmed, print, replica, told};
 use crate::operator::Operator;
 use crate::text;
 
@@ -208,18 +207,4 @@ async fn carry_out(operator: &Operator, plan: Plan, asked: &Asked<'_>) -> Result
     told(operator.clear_away(&plan.missed, missed, now).await?);
     told(operator.clear_away(&plan.over, "recover: what is over is cleared away", now).await?);
     Ok(())
-}
-
-/// Asks on the terminal.
-fn confirmed() -> Result<bool, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::Failed(
-            "there is no terminal to ask on: add --yes to do it, --dry-run to look only".to_owned(),
-        ));
-    }
-    write!(std::io::stderr().lock(), "Do it? [y/N] ")?;
-    let mut answer = String::new();
-    stdin.read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

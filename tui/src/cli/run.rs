@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use carillon_core::id::{JobName, RunId};
-use carillon_core::records::{RecordsError, TailEvent};
+use carillon_core::records::{RecordsError, Tail, TailEvent};
 use carillon_core::run::RunRecord;
 use chrono::Utc;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -42,7 +42,8 @@ pub(super) async fn run(operator: &Operator, name: &JobName, wait: bool) -> Resu
         return print::line(&id.to_string());
     }
     print::note(&format!("run {id} of {name}"));
-    match follow(operator, id, Some(Instant::now() + deadline)).await {
+    let (tail, sink) = (operator.records.tail(id, 0), OutputSink::new(false));
+    match follow(operator, id, tail, &sink, Some(Instant::now() + deadline)).await {
         Ok(Some(record)) => end(&record),
         Ok(None) => {
             print::note("no worker took the run before its start deadline");
@@ -60,10 +61,10 @@ pub(super) async fn run(operator: &Operator, name: &JobName, wait: bool) -> Resu
 pub(super) async fn follow(
     operator: &Operator,
     id: RunId,
+    mut tail: Tail,
+    sink: &OutputSink,
     begin_by: Option<Instant>,
 ) -> Result<Option<RunRecord>, Failure> {
-    let sink = OutputSink::new();
-    let mut tail = operator.records.tail(id, 0);
     let mut begun = begin_by.is_none();
     let mut away_since: Option<Instant> = None;
     loop {

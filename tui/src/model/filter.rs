@@ -1,8 +1,8 @@
 //! What an operator types after `/`: words that must all match.
 //!
 //! `text` is found in any part, `!text` must not be, `label:team=pay` and `label:team` ask the
-//! labels, `state:failed` the state, and `job:`, `worker:` and `outcome:` the field of that name.
-//! Case does not matter.
+//! labels, `state:failed` the state, and `job:`, `worker:`, `outcome:` and `trigger:` the
+//! field of that name. Case does not matter.
 
 /// A parsed filter. The empty one matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Ask {
     Text(String),
     /// A label, with a value or any.
     Label(String, Option<String>),
-    /// A field by name: `state`, `job`, `worker`, `outcome`.
+    /// A field by name: `state`, `job`, `worker`, `outcome`, `trigger`.
     Field(&'static str, String),
 }
 
@@ -41,7 +41,7 @@ pub trait Subject {
     fn field_is(&self, field: &str, lower: &str) -> bool;
 }
 
-const FIELDS: [&str; 4] = ["state", "job", "worker", "outcome"];
+const FIELDS: [&str; 5] = ["state", "job", "worker", "outcome", "trigger"];
 
 impl Filter {
     /// Reads what was typed; any text is a filter.

@@ -100,8 +100,7 @@ impl History {
         match result {
             Ok(page) => {
                 self.more = page.more;
-                let last = page.records.last().map(|r| (r.start_time, r.id));
-                self.reached = last.or(self.reached);
+                self.reached = page.reached.or(self.reached);
                 let shown = self.order.len();
                 for record in page.records {
                     // The store answered for the words it knows; the rest is asked here.
@@ -162,6 +161,7 @@ fn question(filter: &Filter) -> HistoryFilter {
         match &term.ask {
             Ask::Field("job", name) => asked.job = JobName::new(name).ok(),
             Ask::Field("worker", id) => asked.worker = Some(id.clone()),
+            Ask::Field("trigger", why) => asked.trigger = why.to_lowercase().parse().ok(),
             Ask::Field(_, word) => {
                 asked.outcome = carillon_core::run::Outcome::ALL
                     .into_iter()
@@ -192,6 +192,7 @@ impl Subject for RunRecord {
         match field {
             "job" => self.job_name.to_lowercase() == lower,
             "worker" => self.worker.to_lowercase() == lower,
+            "trigger" => self.trigger.as_str() == lower,
             _ => self.outcome.as_str().eq_ignore_ascii_case(lower),
         }
     }

@@ -235,7 +235,9 @@ fn the_history_is_read_page_by_page_and_old_answers_are_dropped() {
     let first = asked(&press(&mut model, "3"));
     let page = |from: u64, more| {
         let records = (from..from + 60).rev().map(|n| record("hourly", n, Outcome::Succeeded));
-        Ok(Page { records: records.collect(), more })
+        let records: Vec<_> = records.collect();
+        let reached = records.last().map(|r| (r.start_time, r.id));
+        Ok(Page { records, more, reached })
     };
     let answer = |model: &mut Model, generation, result| {
         update(model, Msg::History { generation, result }, now());

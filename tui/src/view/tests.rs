@@ -103,7 +103,7 @@ fn history_at_every_size() {
         assert!(render(&mut model).iter().any(|l| l.contains("reading…")));
         let records = vec![record(Outcome::Failed), record(Outcome::Succeeded)];
         let generation = 1;
-        let result = Ok(Page { records, more: false });
+        let result = Ok(Page { records, ..Page::default() });
         update(&mut model, Msg::History { generation, result }, now());
         let screen = render(&mut model);
         has(row(&screen, "failed"), &["Sat 11:59:30", "hourly", "2.5s"]);

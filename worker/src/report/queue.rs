@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use carillon_core::id::{JobName, RunId};
-use carillon_core::records::{Batch, Pieces, Progress};
+use carillon_core::records::{Batch, Output, Progress};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{Chunk, RunRecord};
 use chrono::{DateTime, Utc};
@@ -185,7 +185,7 @@ impl Load {
             let Pending { started, progress, output, expire_at, done } = pending;
             if !output.is_empty() {
                 let chunks = &*output.make_contiguous();
-                batch.output.push(Pieces { run: *run, expire_at: *expire_at, chunks });
+                batch.output.push(Output { run: *run, expire_at: *expire_at, chunks });
             }
             batch.started.extend(started.iter().map(|(_, record)| record.as_ref()));
             batch.progress.extend(progress.iter());
