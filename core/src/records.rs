@@ -3,6 +3,8 @@
 //! The driver has no socket time-out, so every operation is bounded here; dropping it discards its
 //! connection. `fleet` keeps several fleets apart in one database.
 
+mod outbox;
+
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::str::FromStr;
@@ -21,6 +23,8 @@ use crate::id::{JobName, RunId, Slot};
 use crate::job::Change;
 use crate::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
 use crate::settings::hide_password;
+
+pub use outbox::{Delivery, Found, GivenUp, TRIED_FOR};
 
 /// The database's name.
 const DATABASE: &str = "cron";
@@ -277,7 +281,7 @@ impl Records {
         self.bounded(self.log().create_indexes(log)).await?;
         self.bounded(self.output().create_index(expiry())).await?;
         self.bounded(self.changes().create_index(by(doc! {"jobName": 1, "_id": -1}))).await?;
-        Ok(())
+        self.ensure_outbox().await
     }
 
     /// Records that a run has started. A record that exists already is left as it is.
