@@ -466,7 +466,6 @@ pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
         (job.umask.is_some(), "umask"),
         (job.limits != Limits::default(), "limits"),
         (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
-        (!job.notify.is_empty(), "notify"),
     ];
     list.into_iter().filter_map(|(set, what)| set.then_some(what)).collect()
 }

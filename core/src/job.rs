@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{JobName, RunId};
+use crate::notice::Policy;
 use crate::schedule::{Interner, Schedule, spread_of};
 use crate::zones::parse_zone;
 
@@ -116,8 +117,8 @@ pub struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<u32>,
     /// Whom to tell about what.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub notify: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Box<Policy>>,
     /// When Carillon last wrote the job; absent when another tool did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<DateTime<Utc>>,
@@ -286,7 +287,7 @@ impl Default for Job {
             output_limit_bytes: DEFAULT_OUTPUT_LIMIT_BYTES,
             overflow: Overflow::DropMiddle,
             retention_days: None,
-            notify: Map::new(),
+            notify: None,
             updated_at: None,
             extra: Map::new(),
         }
@@ -571,6 +572,11 @@ impl Job {
         if self.retention_days.is_some_and(|days| days == 0 || days > 36_500) {
             problems.add("retentionDays", "must be between 1 and 36500");
         }
+        if let Some(policy) = &self.notify {
+            for problem in policy.problems(self.timeout_secs) {
+                problems.add("notify", problem);
+            }
+        }
     }
 
     /// How late a run may start.
@@ -816,6 +822,17 @@ mod tests {
         for field in ["name", "command", "cronExpr", "timezone", "shell", "onLeaseLoss", "umask"] {
             assert!(problems.of(field).is_some(), "{field} in {problems}");
         }
+    }
+
+    #[test]
+    fn every_problem_of_its_notifications_is_returned_at_once() {
+        let text = r#"{"name":"a","command":"c","cronExpr":"@daily","notify":{"on":["fail"],"to":["a b"]}}"#;
+        let problems = Job::from_json(text.as_bytes()).unwrap().check().unwrap_err();
+        let told: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("notify: on: `fail` is none of failure, recovery"), "{told:?}");
+        let wrong = Job::from_json(text.replace(r#"["fail"]"#, "7").as_bytes()).unwrap_err();
+        assert!(wrong.of("notify").unwrap().contains("invalid type"), "{wrong}");
     }
 
     #[test]

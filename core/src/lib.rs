@@ -3,10 +3,10 @@
 //!
 //! Floors, from pure to effectful; a module imports only from floors below its own:
 //!
-//! 1. [`id`], [`schedule`]
+//! 1. [`id`], [`schedule`], [`notice`]
 //! 2. [`zones`], [`run`], [`keys`], [`timetable`]
 //! 3. [`job`], [`fleet`], [`settings`]
-//! 4. [`decide`], [`records`]
+//! 4. [`decide`], [`notify`], [`records`]
 //! 5. [`cursors`], and above it [`replica`]
 //! 6. [`rank`], [`steps`], [`etcd`]
 //! 7. [`why`], [`jobs`], [`claims`]
@@ -21,6 +21,8 @@ pub mod id;
 pub mod job;
 pub mod jobs;
 pub mod keys;
+pub mod notice;
+pub mod notify;
 pub mod rank;
 pub mod records;
 pub mod recover;

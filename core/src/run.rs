@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobName, RunId, Slot, WorkerId};
+use crate::notice::Call;
 
 /// What became of a slot or a run. `Running` is the only one that is not final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -347,6 +348,12 @@ pub struct RunRecord {
     /// When the record is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_at: Option<DateTime<Utc>>,
+    /// What is told of it, and to whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Box<Call>>,
+    /// What could not be told of it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify_note: Option<String>,
 }
 
 impl RunRecord {
@@ -384,6 +391,8 @@ impl RunRecord {
             count: None,
             late_result: None,
             expire_at: None,
+            notify: None,
+            notify_note: None,
         }
     }
 

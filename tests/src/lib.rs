@@ -5,6 +5,7 @@
 //! [`faults`] is what can be done to any of them. [`demo`] is all of it at once, for `make demo`
 //! and for the picture in the README. [`trial`] is a fleet to which everything is done, behind a
 //! network that can fail ([`proxy`], [`namespace`]), judged by an outside [`oracle`].
+//! [`receiver`] takes what is told by webhooks.
 //!
 //! Waiting is always for something: a key, an answer, an exit, a screen; each wait has a deadline
 //! and an error that shows what was there instead. Whatever a test starts ends with it, even when
@@ -20,6 +21,7 @@ pub mod oracle;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod receiver;
 pub mod stack;
 pub mod svg;
 pub mod trial;

@@ -6,6 +6,7 @@ use carillon_core::decide::{Gap, Move, due_at};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::{JobEntry, OnLeaseLoss};
 use carillon_core::keys::Keys;
+use carillon_core::notify::attach;
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest};
 use carillon_core::steps::{Grounds, Overlap, Step};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -99,7 +100,9 @@ pub(crate) fn propose(keys: &Keys, wanted: Wanted, run: RunId, now: DateTime<Utc
     let job = entry.name.clone();
     let record = |gap: &Gap, outcome| {
         let record = gap_record(&entry, gap, outcome, &grounds.worker, now);
-        record.kept_for(retention_days)
+        let mut record = record.kept_for(retention_days);
+        attach(entry.job(), &mut record, false);
+        record
     };
     let (cursor, record) = match step {
         Move::Run { slot, cursor, spawn_before, .. } => {
@@ -124,7 +127,7 @@ pub(crate) fn propose(keys: &Keys, wanted: Wanted, run: RunId, now: DateTime<Utc
 
 /// The step that takes or settles one trigger.
 pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<Utc>) -> Proposal {
-    let WantedTrigger { id, trigger, grounds, verdict, retention_days, .. } = wanted;
+    let WantedTrigger { id, trigger, grounds, verdict, of, retention_days, .. } = wanted;
     let job = grounds.job.clone();
     let request = trigger.value;
     let taken = (id, trigger.mod_revision);
@@ -144,9 +147,10 @@ pub(crate) fn propose_trigger(keys: &Keys, wanted: WantedTrigger, now: DateTime<
         }
         Err((outcome, reason)) => {
             let worker = grounds.worker.as_str();
-            let record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
+            let mut record = RunRecord::of_none(id, &job, outcome, worker, now, &reason)
                 .asked_for(&request)
                 .kept_for(retention_days);
+            attach(of.as_ref().and_then(|entry| entry.job()), &mut record, false);
             let step = Step::settle_trigger(keys, &job, taken, &record);
             Proposal { step, effect: Effect::Records(Box::new(record)) }
         }
@@ -165,11 +169,10 @@ pub(crate) fn propose_lost(
 ) -> Proposal {
     let command = entry.and_then(|e| e.job()).map_or("", |job| job.command.as_str());
     let reason = format!("the worker {} died or lost its lease during the run", live.value.worker);
-    let record = RunRecord::of_run(live, command, live.value.since).kept_for(retention_days).ended(
-        Outcome::Lost,
-        now,
-        &reason,
-    );
+    let mut record = RunRecord::of_run(live, command, live.value.since)
+        .kept_for(retention_days)
+        .ended(Outcome::Lost, now, &reason);
+    attach(entry.and_then(|e| e.job()), &mut record, again.is_some());
     let step = Step::settle_lost(keys, live, &record, again);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }

@@ -17,9 +17,9 @@ use carillon_core::records::Records;
 use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::burst::Burst;
@@ -34,6 +34,7 @@ use crate::fault::Fault;
 use crate::lease::{Keeper, Standing};
 use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
+use crate::notify::{Sender, Targets};
 use crate::report::{REPORTS_BOUND, Report, Reporter, Store, Telling};
 use crate::skew::{Skew, Source, Verdict};
 use crate::state::StateDir;
@@ -51,6 +52,8 @@ const CLOCK_READ_AGAIN: Duration = Duration::from_secs(2);
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the last runs may take to end after their grace.
 const LAST_ENDS: Duration = Duration::from_secs(5);
+/// How long the last messages to the targets may take after that.
+const LAST_MESSAGES: Duration = Duration::from_secs(3);
 /// How long the reporter may go on after the last run, at the end.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,7 @@ pub(crate) struct Options {
     pub max_skew: TimeDelta,
     pub fault: Fault,
     pub connection: Connection,
+    pub targets: Targets,
 }
 
 /// Runs the worker until it is told to stop and has left in order.
@@ -116,6 +120,15 @@ pub(crate) async fn run(
     let reporter = tokio::spawn(reporter.run());
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
+    let (sender, nudge) = Sender::new(
+        records.clone(),
+        options.targets,
+        metrics.clone(),
+        &options.id,
+        options.fault.clone(),
+    );
+    let (hush, hushed) = oneshot::channel();
+    let sender = tokio::spawn(sender.run(hushed));
     let guard = Guard::start();
     let keeper = Keeper {
         etcd: etcd.clone(),
@@ -137,6 +150,7 @@ pub(crate) async fn run(
         fault: options.fault,
         fleet: keys.fleet().to_owned(),
         ends: Ends::in_folder(options.state.path()),
+        nudge,
     };
     for (live, end) in supervisor.ends.left() {
         tokio::spawn(supervisor.clone().catch_up(live, end));
@@ -176,6 +190,9 @@ pub(crate) async fn run(
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
+    hush.send(()).ok();
+    // It may be waiting for MongoDB.
+    timeout(LAST_MESSAGES, sender).await.ok();
     info!("left");
     worked.context("the alarm failed")
 }
@@ -374,7 +391,10 @@ impl Daemon {
                 Act::Kill(run, request) => self.order(run, order(&request)),
                 Act::Abandon(run, reason) => self.order(run, Order::Abandon { reason }),
                 // A full channel is no loss: the done/ key lingers and is completed later.
-                Act::Report(job, done) => drop(self.reports.try_send(Report::Done(job, done))),
+                Act::Report(job, done) => {
+                    self.supervisor.nudge.filed(None, &job, &done.value);
+                    drop(self.reports.try_send(Report::Done(job, done)));
+                }
                 Act::Raise(revision, settings) => {
                     let claims = self.claims.clone();
                     tokio::spawn(async move {
@@ -504,6 +524,7 @@ impl Daemon {
         let (revision, table_hash) = (replica.revision, format!("{:016x}", replica.table_hash()));
         self.metrics.applied_revision(revision);
         self.metrics.jobs(replica.jobs.len());
+        self.supervisor.nudge.workers(replica.workers.len());
         let recovered = replica.settings.as_ref().and_then(|settings| settings.value.recovered);
         self.remember(Seen { cluster: self.cluster, revision, recovered });
         self.hear_clocks(before);

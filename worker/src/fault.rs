@@ -18,6 +18,8 @@ pub(crate) enum Point {
     Ended,
     /// The ending transaction is answered, MongoDB does not know yet.
     Settled,
+    /// A message is due, and nobody has taken hold of it.
+    Due,
 }
 
 impl Point {
@@ -27,6 +29,7 @@ impl Point {
             Self::Started => "started",
             Self::Ended => "ended",
             Self::Settled => "settled",
+            Self::Due => "due",
         }
     }
 }

@@ -13,6 +13,7 @@ mod fault;
 mod lease;
 mod memory;
 mod metrics;
+mod notify;
 mod report;
 mod runs;
 mod schedule;
@@ -34,6 +35,7 @@ use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use metrics::{Desk, Metrics};
+use notify::Targets;
 use state::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -47,7 +49,7 @@ use tracing_subscriber::EnvFilter;
 #[command(version, about, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
-    companion: Option<Companion>,
+    other: Option<Other>,
     /// etcd endpoints, separated by commas [default: http://127.0.0.1:2379]
     #[arg(long, value_name = "URL,…", env = "CARILLON_ETCD")]
     etcd: Option<String>,
@@ -101,7 +103,10 @@ struct Arguments {
     /// example 127.0.0.1:9464; nowhere where not given
     #[arg(long, value_name = "HOST:PORT", env = "CARILLON_METRICS_ADDR")]
     metrics_addr: Option<String>,
-    /// Where to die, for tests: claimed, started, ended or settled, or with panic- before it, where
+    /// File with the targets of notifications: where they are, and their secrets
+    #[arg(long, value_name = "FILE", env = "CARILLON_NOTIFY_FILE", global = true)]
+    notify_file: Option<PathBuf>,
+    /// Where to die, for tests: claimed, started, ended, settled or due, or with panic- before it, where
     /// the supervisor of a run is to
     #[arg(long, value_name = "POINT", env = "CARILLON_FAULT", hide = true)]
     fault: Option<String>,
@@ -113,12 +118,17 @@ struct Arguments {
     log: String,
 }
 
-/// What a worker starts beside itself.
-#[derive(Debug, Clone, Copy, Subcommand)]
-enum Companion {
+/// What there is beside the worker.
+#[derive(Debug, Clone, Subcommand)]
+enum Other {
     /// Ends the runs of the worker at the other end of standard input when it dies or freezes
     #[command(hide = true)]
     Guard,
+    /// Sends a sample to a target of the --notify-file and prints what it answers
+    NotifyTest {
+        /// The target's name
+        target: String,
+    },
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -139,8 +149,9 @@ fn main() -> ExitCode {
         // The guard may outlive whoever reads its log.
         .log_internal_errors(false)
         .init();
-    let ended = match arguments.companion {
-        Some(Companion::Guard) => execute::guard::serve().context("the guard failed"),
+    let ended = match arguments.other {
+        Some(Other::Guard) => execute::guard::serve().context("the guard failed"),
+        Some(Other::NotifyTest { target }) => notify_test(&target, arguments.notify_file),
         None => start(arguments),
     };
     match ended {
@@ -157,7 +168,7 @@ fn start(mut arguments: Arguments) -> Result<()> {
     let clock_offset_file = arguments.clock_offset_file.take();
     let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         if let Some(file) = clock_offset_file {
             clock::follow(file);
         }
@@ -182,7 +193,15 @@ fn start(mut arguments: Arguments) -> Result<()> {
             }
         });
         daemon::run(options, metrics, stops).await
-    })
+    });
+    // Not held up by the look-up of a name, which cannot be called off.
+    runtime.shutdown_background();
+    ended
+}
+
+fn notify_test(target: &str, file: Option<PathBuf>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(notify::test(target, file))
 }
 
 fn options(arguments: Arguments) -> Result<daemon::Options> {
@@ -229,6 +248,10 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         max_skew: TimeDelta::seconds(arguments.max_skew.into()),
         fault: Fault::at(arguments.fault.as_deref()),
         connection,
+        targets: arguments
+            .notify_file
+            .as_deref()
+            .map_or_else(|| Ok(Targets::default()), Targets::read)?,
     })
 }
 

@@ -110,8 +110,15 @@ pub(crate) struct Metrics {
 /// Counters by the value of one label.
 type ByLabel = Family<[(&'static str, &'static str); 1], Counter>;
 
+/// Counters by a target's name.
+type ByTarget = Family<[(&'static str, String); 1], Counter>;
+
 struct Numbers {
     registry: Registry,
+    told: ByTarget,
+    not_told: ByTarget,
+    given_up: Counter,
+    to_tell: Gauge,
     decisions: ByLabel,
     ended: ByLabel,
     refusals: ByLabel,
@@ -143,6 +150,10 @@ impl Metrics {
         let registry = Registry::with_prefix_and_labels("carillon_worker", labels.into_iter());
         let mut numbers = Numbers {
             registry,
+            told: ByTarget::default(),
+            not_told: ByTarget::default(),
+            given_up: Counter::default(),
+            to_tell: Gauge::default(),
             decisions: ByLabel::default(),
             ended: ByLabel::default(),
             refusals: ByLabel::default(),
@@ -265,6 +276,32 @@ impl Metrics {
         });
     }
 
+    /// A target of notifications is known: its numbers are there from the start.
+    pub fn target(&self, name: &str) {
+        drop(self.numbers.told.get_or_create(&[("target", name.to_owned())]));
+        drop(self.numbers.not_told.get_or_create(&[("target", name.to_owned())]));
+    }
+
+    /// A target took a notification.
+    pub fn told(&self, target: &str) {
+        self.numbers.told.get_or_create(&[("target", target.to_owned())]).inc();
+    }
+
+    /// A target did not take a notification, which is tried again.
+    pub fn not_told(&self, target: &str) {
+        self.numbers.not_told.get_or_create(&[("target", target.to_owned())]).inc();
+    }
+
+    /// A notification was not told in time.
+    pub fn given_up(&self) {
+        self.numbers.given_up.inc();
+    }
+
+    /// So many notifications of the whole fleet are still to be told.
+    pub fn pending(&self, notifications: u64) {
+        self.numbers.to_tell.set(i64::try_from(notifications).unwrap_or(i64::MAX));
+    }
+
     /// Whether this worker does its part; else why not.
     fn health(&self) -> Result<(), String> {
         if self.numbers.registered.get() == 0 {
@@ -346,6 +383,14 @@ impl Numbers {
         r.register_with_unit("spool", about, Unit::Bytes, self.spool.clone());
         let about = "Output that found no room on disk while MongoDB was away";
         r.register_with_unit("output_dropped", about, Unit::Bytes, self.output_dropped.clone());
+        let about = "Notifications that a target took";
+        r.register("notifications_sent", about, self.told.clone());
+        let about = "Tries at a notification that failed; each is tried again";
+        r.register("notifications_failed", about, self.not_told.clone());
+        let about = "Notifications that were given up after a day";
+        r.register("notifications_given_up", about, self.given_up.clone());
+        let about = "Notifications of the fleet that are still to be sent, as last counted";
+        r.register("notifications_pending", about, self.to_tell.clone());
     }
 }
 
@@ -507,7 +552,17 @@ mod tests {
         m.applied_revision(77);
         m.skew(TimeDelta::milliseconds(-1500));
         m.draining(true);
+        m.target("chat");
+        m.told("pager");
+        m.not_told("pager");
+        m.given_up();
+        m.pending(7);
         for line in [
+            r#"notifications_sent_total{target="chat"} 0"#,
+            r#"notifications_sent_total{target="pager"} 1"#,
+            r#"notifications_failed_total{target="pager"} 1"#,
+            "notifications_given_up_total 1",
+            "notifications_pending 7",
             "running 2",
             "capacity 64",
             "jobs 10000",

@@ -7,7 +7,8 @@ use std::time::Duration;
 use carillon_core::claims::{Answer, Refusal, Step};
 use carillon_core::decide::{due_at, follow_up};
 use carillon_core::id::{RunId, WorkerId};
-use carillon_core::job::JobEntry;
+use carillon_core::job::{Job, JobEntry};
+use carillon_core::notify::attach;
 use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{
@@ -24,6 +25,7 @@ use crate::ends::{End, Ends};
 use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::fault::{Fault, Point};
 use crate::lease::Standing;
+use crate::notify::{Nudge, tell_of_running};
 use crate::report::Report;
 
 /// Orders to one run: a kill, and that the worker leaves.
@@ -50,6 +52,7 @@ pub(crate) struct Supervisor {
     pub fault: Fault,
     pub fleet: String,
     pub ends: Ends,
+    pub nudge: Nudge,
 }
 
 /// A claimed run and what its supervisor needs to know of it.
@@ -112,7 +115,10 @@ impl Supervisor {
                 .filter(|due| live.value.since < *due + checked.job.start_deadline()),
             _ => None,
         };
-        let mut follower = Follower { supervisor: &self, record, state, due, lateness: None };
+        let slow = JoinSet::new();
+        let job = &checked.job;
+        let mut follower =
+            Follower { supervisor: &self, job, record, state, due, lateness: None, slow };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
         // In a set, it ends with this one, should this one fail.
@@ -231,13 +237,13 @@ impl Supervisor {
         asked_before: bool,
     ) -> Option<i64> {
         let again = follow_up(entry, live, record.outcome, clock::now());
-        self.settle(live, record, again, asked_before).await
+        self.settle(live, entry.job(), record, again, asked_before).await
     }
 
     /// Tells etcd of an end that an earlier life of this worker could not.
     pub async fn catch_up(self, live: LiveRun, end: End) {
         info!(job = %live.job, run = %live.run, "telling etcd how it ended: {}", end.record.outcome);
-        self.settle(&live, end.record, end.again, false).await;
+        self.settle(&live, None, end.record, end.again, false).await;
         // It may have been told before, or settled by the others.
         self.ends.forget(live.run);
     }
@@ -245,13 +251,18 @@ impl Supervisor {
     async fn settle(
         &self,
         live: &LiveRun,
-        record: RunRecord,
+        job: Option<&Job>,
+        mut record: RunRecord,
         mut again: Option<(RunId, TriggerRequest)>,
         mut asked_before: bool,
     ) -> Option<i64> {
         let mut pause = Duration::from_millis(100);
         let mut kept = false;
         loop {
+            // One that was kept on disk has its own.
+            if job.is_some() {
+                attach(job, &mut record, again.is_some());
+            }
             let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
             let answer = self.courier.send(step).await;
             if kept && answer.is_ok() {
@@ -260,8 +271,9 @@ impl Supervisor {
             match answer {
                 Ok(Answer::Done(mod_revision)) => {
                     self.fault.reach(Point::Settled);
-                    let done = Versioned { value: record, mod_revision };
-                    self.send(Report::Done(live.job.clone(), Box::new(done))).await;
+                    let done = Box::new(Versioned { value: record, mod_revision });
+                    self.send(Report::Done(live.job.clone(), done.clone())).await;
+                    self.nudge.filed(job, &live.job, &done.value);
                     return Some(mod_revision);
                 }
                 // Nothing follows a run that somebody wanted dead.
@@ -302,10 +314,13 @@ impl Supervisor {
 /// Passes on what happens to a live run.
 struct Follower<'a> {
     supervisor: &'a Supervisor,
+    job: &'a Job,
     record: RunRecord,
     state: watch::Sender<Running>,
     due: Option<DateTime<Utc>>,
     lateness: Option<TimeDelta>,
+    /// Tells that the run is slow, and ends with it.
+    slow: JoinSet<()>,
 }
 
 impl Follower<'_> {
@@ -317,6 +332,11 @@ impl Follower<'_> {
                 self.record.start_time = at;
                 self.state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
                 self.supervisor.send(Report::Started(Box::new(self.record.clone()))).await;
+                if let Some(policy) = self.job.notify.as_deref() {
+                    let Supervisor { records, nudge, .. } = self.supervisor.clone();
+                    let (policy, record) = (policy.clone(), self.record.clone());
+                    self.slow.spawn(tell_of_running(records, nudge, policy, record));
+                }
                 self.supervisor.fault.reach(Point::Started);
             }
             Event::Output(chunks) => {

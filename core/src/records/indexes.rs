@@ -45,6 +45,6 @@ impl Records {
         self.bounded(self.log().create_indexes(log)).await?;
         self.bounded(self.output().create_indexes(output)).await?;
         self.bounded(self.changes().create_index(by(doc! {"jobName": 1, "_id": -1}))).await?;
-        Ok(())
+        self.ensure_outbox().await
     }
 }

@@ -19,6 +19,7 @@ mod firing;
 mod guard;
 mod killing;
 mod metrics;
+mod notify;
 mod outages;
 mod policies;
 mod results;

@@ -24,14 +24,14 @@ fn ended(name: &str, at: DateTime<Utc>, outcome: Outcome) -> RunRecord {
 
 async fn store(records: &Records, all: &[RunRecord]) {
     for record in all {
-        write::finished(&records, record).await.unwrap();
+        write::finished(records, record).await.unwrap();
     }
 }
 
 /// Stores a piece of output.
 async fn write(records: &Records, run: RunId, seq: u64, stream: Stream, data: &[u8]) {
     let chunk = Chunk { seq, at: Utc::now(), stream, data: data.to_vec() };
-    write::output(&records, run, &[chunk]).await.unwrap();
+    write::output(records, run, &[chunk]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ pub(crate) struct WantedTrigger {
     pub grounds: Grounds,
     /// The job and how to run it, or why it does not run.
     pub verdict: Result<(Arc<JobEntry>, Overlap), (Outcome, String)>,
+    /// The job that it was asked of, if that is still there.
+    pub of: Option<Arc<JobEntry>>,
     /// How many other workers come first; 0: nobody.
     pub rank: u32,
     pub retention_days: Option<u32>,
@@ -82,7 +84,8 @@ impl Schedule {
         let job_revision = entry.as_ref().map_or(0, |e| e.mod_revision);
         let grounds = self.grounds(job, on, job_revision, lease);
         let retention_days = self.retention_of(entry.as_deref());
-        Some(WantedTrigger { id, trigger, grounds, verdict, rank, retention_days })
+        let of = entry.filter(|entry| entry.create_revision == trigger.value.job_created);
+        Some(WantedTrigger { id, trigger, grounds, verdict, of, rank, retention_days })
     }
 
     /// What becomes of a trigger, as things stand.
