@@ -10,25 +10,41 @@ use crate::operator::Operator;
 
 /// Records per read while a run is looked for.
 const PAGE: usize = 200;
-/// How it is to be printed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct How {
-    pub follow: bool,
-    /// Only so many lines from the end.
-    pub tail: Option<u64>,
-    pub only: Option<Stream>,
-    /// Unchanged also onto a terminal.
-    pub raw: bool,
+/// Whose output, how much of it, and how it is printed.
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// A run id or a job
+    pub(super) what: String,
+    /// Follow a live run to its end
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only the last lines
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub(super) tail: Option<u64>,
+    /// Only standard output
+    #[arg(long, conflicts_with = "stderr")]
+    pub(super) stdout: bool,
+    /// Only standard error
+    #[arg(long)]
+    pub(super) stderr: bool,
+    /// Every byte as the job wrote it, also onto a terminal, which may obey it
+    #[arg(long)]
+    pub(super) raw: bool,
 }
 
-pub(super) async fn logs(operator: &Operator, what: &str, how: How) -> Result<(), Failure> {
-    let id = find(operator, what).await?;
-    let sink = OutputSink::new(how.raw);
-    let mut pieces = operator.records.output_of(id).only(how.only);
-    if let Some(lines) = how.tail {
+pub(super) async fn logs(operator: &Operator, asked: &Logs) -> Result<(), Failure> {
+    let id = find(operator, &asked.what).await?;
+    let only = match (asked.stdout, asked.stderr) {
+        (true, _) => Some(Stream::Stdout),
+        (_, true) => Some(Stream::Stderr),
+        _ => None,
+    };
+    let sink = OutputSink::new(asked.raw);
+    let mut pieces = operator.records.output_of(id).only(only);
+    if let Some(lines) = asked.tail {
         pieces = pieces.last_lines(lines);
     }
-    if how.follow {
+    if asked.follow {
         let record = run::follow(operator, id, pieces.follow(), &sink, None).await?;
         if let Some(record) = record.filter(|r| !r.err.is_empty()) {
             print::note(&format!("{}: {}", record.outcome, record.err));

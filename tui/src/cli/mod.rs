@@ -29,12 +29,10 @@ use carillon_core::id::{JobName, WorkerId};
 use carillon_core::jobs::SaveError;
 use carillon_core::records::RecordsError;
 use carillon_core::replica::Replica;
-use carillon_core::run::Stream;
 use carillon_core::settings::Connection;
 use chrono::Utc;
 use clap::{Subcommand, ValueEnum};
 
-use self::when::When;
 use crate::operator::{Done, Operator, OperatorError, Who};
 
 /// What the program is asked to do; the console where nothing is given.
@@ -106,87 +104,19 @@ pub enum Command {
         wait: bool,
     },
     /// List run records, newest first
-    History {
-        /// Only of this job
-        #[arg(long)]
-        job: Option<JobName>,
-        /// Only with this outcome: running, succeeded, failed, timedOut, killed, lost, skipped
-        /// or missed
-        #[arg(long)]
-        outcome: Option<carillon_core::run::Outcome>,
-        /// Only of this worker
-        #[arg(long)]
-        worker: Option<String>,
-        /// Only started for this reason: schedule, manual, retry, rerun, backfill or after
-        #[arg(long)]
-        trigger: Option<carillon_core::run::Trigger>,
-        /// Only started since then: an instant in RFC 3339, or how long ago, like 2h or 7d
-        #[arg(long, value_name = "WHEN")]
-        since: Option<When>,
-        /// Only started before then
-        #[arg(long, value_name = "WHEN")]
-        until: Option<When>,
-        /// Only with this text in the job's name, the reason, the kept output or the worker
-        #[arg(long)]
-        text: Option<String>,
-        /// How many
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-        #[command(flatten)]
-        format: FormatArgument,
-    },
+    History(history::History),
     /// Print the output of a run, or of the newest run of a job
-    Logs {
-        /// A run id or a job
-        what: String,
-        /// Follow a live run to its end
-        #[arg(short, long)]
-        follow: bool,
-        /// Only the last lines
-        #[arg(short = 'n', long, value_name = "LINES")]
-        tail: Option<u64>,
-        /// Only standard output
-        #[arg(long, conflicts_with = "stderr")]
-        stdout: bool,
-        /// Only standard error
-        #[arg(long)]
-        stderr: bool,
-        /// Every byte as the job wrote it, also onto a terminal, which may obey it
-        #[arg(long)]
-        raw: bool,
-    },
+    Logs(logs::Logs),
     /// Tell how often a job ran, how it ended and how long it took, and whether that changed
     #[command(
         after_help = "Counted are the records of the time asked for, at most the newest 1,000; compared are those of\nthe same time before. Example:\n  carillon stats settle --since 7d"
     )]
-    Stats {
-        /// The job
-        name: JobName,
-        /// Since when: an instant in RFC 3339, or how long ago, like 12h
-        #[arg(long, value_name = "WHEN", default_value = "30d")]
-        since: When,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Stats(stats::Stats),
     /// Delete old records and their output
     #[command(
         after_help = "Examples:\n  carillon purge --older-than 30d --dry-run            count only\n  carillon purge --older-than 90d --job settle --yes   without asking\n\nLive runs stay. What is deleted cannot be brought back; broken off, it can be run again."
     )]
-    Purge {
-        /// Started before then: an instant in RFC 3339, or how long ago, like 30d
-        #[arg(long, value_name = "WHEN")]
-        older_than: When,
-        /// Only of this job
-        #[arg(long)]
-        job: Option<JobName>,
-        /// Say what would be done and do nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
+    Purge(purge::Purge),
     /// Tell why a slot ran, or why it did not
     #[command(
         after_help = "Examples:\n  carillon why settle                       the newest decided slot, else the next\n  carillon why settle '2026-11-24 09:30'    by the clock of the job's zone\n  carillon why settle 2026-11-24T08:30:00Z -o json"
@@ -252,7 +182,7 @@ impl Command {
         match self {
             Self::Apply { dry_run, .. }
             | Self::Recover { dry_run, .. }
-            | Self::Purge { dry_run, .. } => !dry_run,
+            | Self::Purge(purge::Purge { dry_run, .. }) => !dry_run,
             Self::Delete { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
@@ -262,9 +192,9 @@ impl Command {
             | Self::Undrain { .. } => true,
             Self::Jobs { .. }
             | Self::Get { .. }
-            | Self::History { .. }
-            | Self::Logs { .. }
-            | Self::Stats { .. }
+            | Self::History(_)
+            | Self::Logs(_)
+            | Self::Stats(_)
             | Self::Why { .. }
             | Self::Workers { .. }
             | Self::Next(_)
@@ -397,33 +327,10 @@ pub async fn execute(
         Command::Resume { names } => change::set_enabled(&operator, &names, true).await,
         Command::Run { name, wait } => run::run(&operator, &name, wait).await,
         Command::Kill { name, run, wait } => kill::kill(&operator, &name, run, wait).await,
-        Command::History { job, outcome, worker, trigger, since, until, text, limit, format } => {
-            let now = Utc::now();
-            let since = since.map(|when| when.instant(now));
-            let until = until.map(|when| when.instant(now));
-            let filter = carillon_core::records::HistoryFilter {
-                job,
-                outcome,
-                worker,
-                trigger,
-                since,
-                until,
-                text,
-            };
-            history::history(&operator, &filter, limit as usize, format.output).await
-        }
-        Command::Logs { what, follow, tail, stdout, stderr, raw } => {
-            let only = match (stdout, stderr) {
-                (true, _) => Some(Stream::Stdout),
-                (_, true) => Some(Stream::Stderr),
-                _ => None,
-            };
-            logs::logs(&operator, &what, logs::How { follow, tail, only, raw }).await
-        }
-        Command::Stats { name, since, json } => stats::stats(&operator, &name, since, json).await,
-        Command::Purge { older_than, job, dry_run, yes } => {
-            purge::purge(&operator, older_than, job.as_ref(), purge::How { dry_run, yes }).await
-        }
+        Command::History(asked) => history::history(&operator, asked).await,
+        Command::Logs(asked) => logs::logs(&operator, &asked).await,
+        Command::Stats(asked) => stats::stats(&operator, &asked).await,
+        Command::Purge(asked) => purge::purge(&operator, &asked).await,
         Command::Why { name, slot, format } => {
             why::why(&operator, &name, slot.as_deref(), format.output).await
         }

@@ -9,25 +9,31 @@ use super::{Failure, confirmed, print, told};
 use crate::operator::Operator;
 use crate::text;
 
-/// How it is to be done.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct How {
-    pub dry_run: bool,
-    pub yes: bool,
+/// What is to be deleted, and asked.
+#[derive(Debug, clap::Args)]
+pub struct Purge {
+    /// Started before then: an instant in RFC 3339, or how long ago, like 30d
+    #[arg(long, value_name = "WHEN")]
+    pub(super) older_than: When,
+    /// Only of this job
+    #[arg(long)]
+    pub(super) job: Option<JobName>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
 }
 
-pub(super) async fn purge(
-    operator: &Operator,
-    older_than: When,
-    job: Option<&JobName>,
-    how: How,
-) -> Result<(), Failure> {
+pub(super) async fn purge(operator: &Operator, asked: &Purge) -> Result<(), Failure> {
+    let job = asked.job.as_ref();
     let now = Utc::now();
-    let older_than = older_than.instant(now);
+    let older_than = asked.older_than.instant(now);
     if older_than > now {
         return Err(Failure::Failed("--older-than is in the future".to_owned()));
     }
-    if how.dry_run || !how.yes {
+    if asked.dry_run || !asked.yes {
         let mut count = operator.records.purge(older_than, job, false);
         let mut found = Purged::default();
         while let Some(so_far) = count.next().await? {
@@ -39,7 +45,7 @@ pub(super) async fn purge(
             "{}{of}, started before {before}: to be deleted",
             shown(found)
         ))?;
-        if how.dry_run || found.records == 0 {
+        if asked.dry_run || found.records == 0 {
             return Ok(());
         }
         if !confirmed()? {

@@ -11,14 +11,23 @@ use super::{Failure, print};
 use crate::operator::Operator;
 use crate::text;
 
-pub(super) async fn stats(
-    operator: &Operator,
-    name: &JobName,
-    since: When,
-    as_json: bool,
-) -> Result<(), Failure> {
+/// Of which job, and since when.
+#[derive(Debug, clap::Args)]
+pub struct Stats {
+    /// The job
+    pub(super) name: JobName,
+    /// Since when: an instant in RFC 3339, or how long ago, like 12h
+    #[arg(long, value_name = "WHEN", default_value = "30d")]
+    pub(super) since: When,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+pub(super) async fn stats(operator: &Operator, asked: &Stats) -> Result<(), Failure> {
+    let name = &asked.name;
     let now = Utc::now();
-    let since = since.instant(now);
+    let since = asked.since.instant(now);
     if since >= now {
         return Err(Failure::Failed("--since is in the future".to_owned()));
     }
@@ -28,7 +37,7 @@ pub(super) async fn stats(
         // A name that is none is worth more words than a table of zeros.
         operator.job(name).await?;
     }
-    if as_json {
+    if asked.json {
         return print::json(&json!({
             "job": name,
             "cut": stats.cut,
