@@ -2,7 +2,7 @@
 //!
 //! It follows the process tree, obeys orders and the time-out, and never waits for a receiver.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
-use super::marker::Process;
+use super::marker::{self, Process};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
 use super::{Event, Finished, Order, Progress};
@@ -65,6 +65,8 @@ pub(super) enum Cause {
     TimeOut(Duration),
     Kill(String),
     Abandon(String),
+    /// Its keeper was killed, so nobody will know how the shell ended.
+    Unkept,
 }
 
 impl Cause {
@@ -80,6 +82,7 @@ impl Cause {
             Self::TimeOut(limit) => format!("timed out after {}", words(*limit)),
             Self::Kill(by) => format!("killed by {by}"),
             Self::Abandon(reason) => format!("ended because {reason}"),
+            Self::Unkept => "ended because the process that kept it was killed".to_owned(),
         }
     }
 
@@ -87,13 +90,14 @@ impl Cause {
         match self {
             Self::TimeOut(_) => Outcome::TimedOut,
             Self::Kill(_) | Self::Abandon(_) => Outcome::Killed,
+            Self::Unkept => Outcome::Lost,
         }
     }
 
     pub(super) fn killed_by(&self) -> Option<String> {
         match self {
             Self::Kill(by) => Some(by.clone()),
-            Self::TimeOut(_) | Self::Abandon(_) => None,
+            Self::TimeOut(_) | Self::Abandon(_) | Self::Unkept => None,
         }
     }
 }
@@ -123,6 +127,8 @@ pub(super) struct Bounds {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
     pub(super) output_limit: u64,
+    /// The limit of processor time, in seconds, to tell what ended a process.
+    pub(super) cpu_secs: Option<u64>,
 }
 
 /// A started run.
@@ -134,10 +140,15 @@ pub(super) struct Live {
     grace: Duration,
     timeout: Option<Duration>,
     timeout_at: Option<Instant>,
+    cpu_secs: Option<u64>,
     phase: Phase,
+    /// Its keeper was killed.
+    unkept: bool,
     ending: Option<Ending>,
     /// Processes that are left because the worker may not signal them.
     survivors: Vec<i32>,
+    /// Groups and sessions that processes of the run were seen to lead.
+    groups: HashSet<i32>,
     /// The most seen of each figure.
     peak: Group,
     census: Census,
@@ -170,9 +181,12 @@ impl Live {
             grace: bounds.grace,
             timeout: bounds.timeout,
             timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
+            cpu_secs: bounds.cpu_secs,
             phase: Phase::Running,
+            unkept: false,
             ending: None,
             survivors: Vec::new(),
+            groups: HashSet::from([tree.id()]),
             peak: tree.at_start().clone(),
             tree,
             census,
@@ -200,7 +214,7 @@ impl Live {
                 while let Some(notice) = self.notices.pop_front()
                     && events.try_send(notice).is_ok()
                 {}
-                return self.finish();
+                return self.finish().await;
             }
             let draining = matches!(self.phase, Phase::Draining(_));
             // In this order: a run that is over cannot be killed any more, and no amount of output
@@ -208,6 +222,10 @@ impl Live {
             select! {
                 biased;
                 () = self.tree.exited(), if self.phase == Phase::Running => self.on_exit(),
+                () = self.tree.abandoned(), if !self.unkept => {
+                    self.unkept = true;
+                    self.end(Cause::Unkept, Duration::ZERO);
+                }
                 order = orders.next(), if !draining => self.on_order(&order),
                 () = sleep_until(self.wake_at()) => self.on_time(Instant::now()),
                 seen = look(&mut self.look), if self.look.is_some() => self.on_look(&seen),
@@ -353,8 +371,9 @@ impl Live {
     fn clear(&mut self, alive: &[i32], processes: &[Process]) {
         let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
         let last = killed || alive.is_empty();
-        let strayed = |p: &&Process| p.run == Some(self.run) && p.group != self.tree.id();
-        let strayed: Vec<&Process> = processes.iter().filter(strayed).collect();
+        let ours = marker::of_run(processes, self.run, Some(self.tree.keeper()), &mut self.groups);
+        let strayed: Vec<&Process> =
+            ours.into_iter().filter(|p| p.group != self.tree.id()).collect();
         let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
         let beyond_reach = last && left.iter().all(|&id| !process::may_signal(id));
         if last {
@@ -401,18 +420,15 @@ impl Live {
         permit.send(notice.unwrap_or_else(|| Event::Output(self.output.take_batch())));
     }
 
-    fn finish(self) -> Finished {
+    async fn finish(self) -> Finished {
         let now = clock::now();
         let kept = self.output.finish(now);
-        let remains = self.tree.reap();
+        let remains = self.tree.reap().await;
         let status = remains.as_ref().ok().map(|r| r.status);
         let (outcome, mut err) = match (&self.ending, status) {
             (Some(ending), _) => (ending.cause.outcome(), ending.words()),
-            (None, Some(status)) => by_itself(status),
-            (None, None) => {
-                let err = "its exit status was taken by another part of the worker".to_owned();
-                (Outcome::Failed, err)
-            }
+            (None, Some(status)) => by_itself(status, self.cpu_secs),
+            (None, None) => (Cause::Unkept.outcome(), Cause::Unkept.words()),
         };
         if !self.survivors.is_empty() {
             let left: Vec<String> = self.survivors.iter().map(i32::to_string).collect();
@@ -455,12 +471,21 @@ impl Ending {
     }
 }
 
-fn by_itself(status: ExitStatus) -> (Outcome, String) {
+fn by_itself(status: ExitStatus, cpu_secs: Option<u64>) -> (Outcome, String) {
     if status.success() {
         return (Outcome::Succeeded, String::new());
     }
+    // What a shell says of a child that a signal has ended.
+    let of_child = status.code().map(|code| code - 128);
     let err = match (status.code(), status.signal()) {
+        (Some(code), _) if of_child == Some(Signal::SIGXCPU as i32) && cpu_secs.is_some() => {
+            format!("exit code {code}: a process of it reached limits.cpuSecs")
+        }
         (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) if number == Signal::SIGXCPU as i32 => {
+            let limit = cpu_secs.map(|secs| format!(" of {secs} s")).unwrap_or_default();
+            format!("ended by signal {number} (SIGXCPU): it reached limits.cpuSecs{limit}")
+        }
         (None, Some(number)) => match Signal::try_from(number) {
             Ok(signal) => format!("ended by signal {number} ({signal})"),
             Err(_) => format!("ended by signal {number}"),

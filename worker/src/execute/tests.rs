@@ -29,6 +29,11 @@ fn spec(command: &str) -> Spec {
     Spec::new(run, &job, vec![("CARILLON_RUN".to_owned(), run.to_string())])
 }
 
+/// One whose guard is a process of this test program.
+fn executor() -> Executor {
+    Executor::new(super::guard::tests::guard())
+}
+
 /// A run that is followed from outside.
 struct Followed {
     orders: mpsc::Sender<Order>,
@@ -39,9 +44,15 @@ struct Followed {
 
 impl Followed {
     fn start(spec: Spec) -> Self {
+        Self::start_by(&executor(), spec)
+    }
+
+    /// By an executor whose guard lives as long as the executor.
+    fn start_by(executor: &Executor, spec: Spec) -> Self {
         let (orders, ordered) = mpsc::channel(4);
         let (sender, events) = mpsc::channel(4);
-        let run = tokio::spawn(async move { Executor::default().run(spec, ordered, sender).await });
+        let executor = executor.clone();
+        let run = tokio::spawn(async move { executor.run(spec, ordered, sender).await });
         Self { orders, events, run, seen: Vec::new() }
     }
 
@@ -135,9 +146,11 @@ async fn the_shortest_run_still_says_that_it_started() {
 
 #[tokio::test]
 async fn nothing_is_waited_for_once_shell_and_output_have_ended() {
+    let executor = executor();
+    Followed::start_by(&executor, spec("true")).end().await;
     let begin = Instant::now();
     for _ in 0..20 {
-        run(spec("true")).await;
+        Followed::start_by(&executor, spec("true")).end().await;
     }
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
@@ -352,7 +365,7 @@ async fn a_kill_before_the_start_starts_nothing() {
     let (events, mut seen) = mpsc::channel(1);
     let reason = "worker w1 is stopping".to_owned();
     orders.send(Order::Abandon { reason }).await.unwrap();
-    let done = Executor::default().run(spec("echo no"), ordered, events).await;
+    let done = executor().run(spec("echo no"), ordered, events).await;
     assert_eq!(done.outcome, Outcome::Killed);
     assert_eq!(done.err, "ended because worker w1 is stopping before it started");
     assert!(seen.recv().await.is_none());
@@ -381,7 +394,7 @@ async fn nothing_is_left_of_a_run_that_is_swept() {
     let mut run = Followed::start(spec);
     run.until_output("up").await;
     run.run.abort();
-    timeout(Duration::from_secs(5), Executor::default().sweep(id)).await.unwrap();
+    timeout(Duration::from_secs(5), executor().sweep(id)).await.unwrap();
     assert!(marker::scan().iter().all(|process| process.run != Some(id)));
 }
 
@@ -415,7 +428,7 @@ async fn a_run_ends_though_nobody_reads_its_events() {
     let (_orders, ordered) = mpsc::channel(1);
     let (events, _unread) = mpsc::channel(1);
     let spec = spec("head -c 30000000 /dev/zero; echo the end");
-    let done = Executor::default().run(spec, ordered, events).await;
+    let done = executor().run(spec, ordered, events).await;
     assert_eq!((done.outcome, done.output_bytes), (Outcome::Succeeded, 30_000_008));
     let kept: usize = done.rest.iter().map(|c| c.data.len()).sum();
     assert!(done.truncated && kept < 5 << 20, "{kept}");
