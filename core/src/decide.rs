@@ -463,7 +463,10 @@ fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> 
 /// The policies of a job that this version keeps and shows but does not act on yet.
 pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
     let list = [
-        (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
+        (
+            job.overflow == Overflow::Block,
+            "overflow block while MongoDB is away (what cannot wait is dropped)",
+        ),
         (!job.notify.is_empty(), "notify"),
     ];
     list.into_iter().filter_map(|(set, what)| set.then_some(what)).collect()

@@ -32,6 +32,7 @@ use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use metrics::{Desk, Metrics};
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -108,11 +109,15 @@ struct Arguments {
 }
 
 /// What a worker starts beside itself.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Companion {
-    /// Ends the runs of the worker at the other end of standard input when it dies or freezes
+    /// Starts the runs of the worker at the other end of standard input, and ends them when it dies
+    /// or freezes
     #[command(hide = true)]
     Guard,
+    /// Runs a command many times without any store, for `make bench`
+    #[command(hide = true)]
+    Trial(execute::trial::Trial),
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
         .init();
     let ended = match arguments.companion {
         Some(Companion::Guard) => execute::guard::serve().context("the guard failed"),
+        Some(Companion::Trial(trial)) => runtime().and_then(|r| r.block_on(trial.run())),
         None => start(arguments),
     };
     match ended {
@@ -146,12 +152,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
+}
+
 fn start(mut arguments: Arguments) -> Result<()> {
     let metrics_addr = arguments.metrics_addr.take();
     let clock_offset_file = arguments.clock_offset_file.take();
     let options = options(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         if let Some(file) = clock_offset_file {
             clock::follow(file);
         }

@@ -2,6 +2,7 @@
 //! run exchange, one line of JSON each, on the run's own socket.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -27,6 +28,8 @@ pub(crate) struct Launch {
     pub(crate) nice: Option<i32>,
     /// Resource limits; the worker's own where absent.
     pub(crate) limits: Limits,
+    /// The control group to join, a folder.
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 /// Resource limits, in the units of setrlimit(2).

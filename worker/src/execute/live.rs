@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
+use super::cgroup::Cgroups;
 use super::marker::{self, Process};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
@@ -127,6 +128,8 @@ pub(super) struct Bounds {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
     pub(super) output_limit: u64,
+    /// Whether the run waits for whoever is slow to take its output.
+    pub(super) blocks: bool,
     /// The limit of processor time, in seconds, to tell what ended a process.
     pub(super) cpu_secs: Option<u64>,
 }
@@ -140,6 +143,7 @@ pub(super) struct Live {
     grace: Duration,
     timeout: Option<Duration>,
     timeout_at: Option<Instant>,
+    blocks: bool,
     cpu_secs: Option<u64>,
     phase: Phase,
     /// Its keeper was killed.
@@ -152,6 +156,7 @@ pub(super) struct Live {
     /// The most seen of each figure.
     peak: Group,
     census: Census,
+    cgroups: Option<Cgroups>,
     look: Option<JoinHandle<Seen>>,
     look_at: Instant,
     wait: Duration,
@@ -159,7 +164,8 @@ pub(super) struct Live {
     notices: VecDeque<Event>,
     reported: Progress,
     started: DateTime<Utc>,
-    ended: Option<DateTime<Utc>>,
+    /// When the shell had ended; where all of the run had to, when that had.
+    ended: Option<(Instant, DateTime<Utc>)>,
 }
 
 impl Live {
@@ -181,6 +187,7 @@ impl Live {
             grace: bounds.grace,
             timeout: bounds.timeout,
             timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
+            blocks: bounds.blocks,
             cpu_secs: bounds.cpu_secs,
             phase: Phase::Running,
             unkept: false,
@@ -190,6 +197,7 @@ impl Live {
             peak: tree.at_start().clone(),
             tree,
             census,
+            cgroups: None,
             look: None,
             look_at: now + PROGRESS_EVERY,
             wait: CLEARING_WAITS.0,
@@ -198,6 +206,11 @@ impl Live {
             started,
             ended: None,
         }
+    }
+
+    /// The same, which is in a control group of its own.
+    pub(super) fn in_cgroup(self, cgroups: Option<Cgroups>) -> Self {
+        Self { cgroups, ..self }
     }
 
     /// Follows the run to its end.
@@ -233,15 +246,22 @@ impl Live {
                     Ok(permit) => self.hand_over(permit),
                     Err(_) => heard = false,
                 },
-                read = self.pipes.read() => if let Some((stream, bytes)) = read {
+                read = self.pipes.read(), if self.may_read(heard) => if let Some((stream, bytes)) = read {
                     self.output.accept(stream, bytes, Instant::now(), clock::now());
                 },
             }
         }
     }
 
+    /// Whether output is taken now, or left in the pipes, where it stops the run that goes on writing.
+    /// One that is being ended, or has ended, is not stopped any more, nor one that nobody follows.
+    fn may_read(&self, heard: bool) -> bool {
+        let free = self.ending.is_some() || self.phase != Phase::Running || !heard;
+        free || !self.blocks || self.output.has_room()
+    }
+
     fn on_exit(&mut self) {
-        self.ended = Some(clock::now());
+        self.ended = Some((Instant::now(), clock::now()));
         if self.ending.is_some() {
             self.phase = Phase::Clearing;
             self.look_after(Instant::now());
@@ -255,6 +275,9 @@ impl Live {
             Order::Kill { grace, .. } => grace.unwrap_or(self.grace),
             Order::Abandon { .. } => self.grace,
         };
+        if self.ending.is_none() && matches!(order, Order::Kill { .. }) {
+            self.notices.push_back(Event::Received);
+        }
         self.end(Cause::from_order(order), grace);
     }
 
@@ -282,6 +305,9 @@ impl Live {
         {
             ending.killed_after = Some(now - ending.since);
             self.tree.signal(Signal::SIGKILL);
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.kill(self.run);
+            }
             self.notices.push_back(Event::Killed);
             self.wait = CLEARING_WAITS.0;
             if self.phase == Phase::Clearing {
@@ -371,7 +397,9 @@ impl Live {
     fn clear(&mut self, alive: &[i32], processes: &[Process]) {
         let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
         let last = killed || alive.is_empty();
-        let ours = marker::of_run(processes, self.run, Some(self.tree.keeper()), &mut self.groups);
+        let keeper = Some(self.tree.keeper());
+        let inside = self.cgroups.as_ref().map(|c| c.processes(self.run)).unwrap_or_default();
+        let ours = marker::of_run(processes, self.run, keeper, &inside, &mut self.groups);
         let strayed: Vec<&Process> =
             ours.into_iter().filter(|p| p.group != self.tree.id()).collect();
         let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
@@ -379,13 +407,16 @@ impl Live {
         if last {
             // A scan can miss a process that is born behind its back; the signal cannot.
             self.tree.signal(Signal::SIGKILL);
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.kill(self.run);
+            }
             for process in strayed {
                 process.signal(ToOne::KILL);
             }
         }
         if left.is_empty() || beyond_reach {
             self.survivors = left;
-            self.ended = Some(clock::now());
+            self.ended = Some((Instant::now(), clock::now()));
             self.phase = Phase::Draining(Instant::now() + DRAIN);
             return;
         }
@@ -425,8 +456,10 @@ impl Live {
         let kept = self.output.finish(now);
         let remains = self.tree.reap().await;
         let status = remains.as_ref().ok().map(|r| r.status);
+        let (gone, ended) = self.ended.unwrap_or_else(|| (Instant::now(), now));
+        let took = self.ending.as_ref().map(|ending| gone.saturating_duration_since(ending.since));
         let (outcome, mut err) = match (&self.ending, status) {
-            (Some(ending), _) => (ending.cause.outcome(), ending.words()),
+            (Some(ending), _) => (ending.cause.outcome(), ending.words(took.unwrap_or_default())),
             (None, Some(status)) => by_itself(status, self.cpu_secs),
             (None, None) => (Cause::Unkept.outcome(), Cause::Unkept.words()),
         };
@@ -438,13 +471,15 @@ impl Live {
             tracing::warn!(run = %self.run, pids = left, "not permitted to kill processes of the run");
         }
         let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
+        let used = self.cgroups.as_ref().and_then(|c| c.used(self.run)).unwrap_or_default();
+        let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.or(rss));
         Finished {
             outcome,
             err,
             exit_code: status.and_then(|s| s.code()),
             signal: status.and_then(|s| s.signal()),
             started: self.started,
-            ended: self.ended.unwrap_or(now),
+            ended,
             cpu_millis: millis(cpu.max(self.peak.cpu)),
             max_rss_bytes: rss.unwrap_or(0).max(self.peak.rss_bytes),
             output: kept.text,
@@ -452,21 +487,22 @@ impl Live {
             output_bytes: kept.bytes,
             truncated: kept.truncated,
             killed_by: self.ending.and_then(|e| e.cause.killed_by()),
+            ending_took: took,
         }
     }
 }
 
 impl Ending {
-    /// `killed by alice (SIGKILL after 10 s)`.
-    fn words(&self) -> String {
+    /// `killed by alice (SIGKILL after 10 s, gone after 10.1 s)`: what it took, and until when.
+    fn words(&self, took: Duration) -> String {
         let what = self.cause.words();
-        match (self.killed_after, &self.cause) {
-            (Some(after), _) if self.kill_at > self.since => {
-                format!("{what} (SIGKILL after {})", words(after))
+        let gone = words(took);
+        match self.killed_after {
+            Some(after) if self.kill_at > self.since => {
+                format!("{what} (SIGKILL after {}, gone after {gone})", words(after))
             }
-            (Some(_), _) => format!("{what} (SIGKILL)"),
-            (None, Cause::TimeOut(_)) => what,
-            (None, _) => format!("{what} (SIGTERM)"),
+            Some(_) => format!("{what} (SIGKILL, gone after {gone})"),
+            None => format!("{what} (SIGTERM, gone after {gone})"),
         }
     }
 }

@@ -78,12 +78,13 @@ pub(crate) fn scan() -> Vec<Process> {
 }
 
 /// Those of `all` that belong to the run: they carry its marker, are in a group or session that is
-/// led by one that does, or descend from its `keeper`. `groups` keeps these groups from scan to
+/// led by one that does, descend from its `keeper`, or are `inside` its control group. `groups` keeps these groups from scan to
 /// scan, because the leader may end first.
 pub(crate) fn of_run<'a>(
     all: &'a [Process],
     run: RunId,
     keeper: Option<i32>,
+    inside: &[i32],
     groups: &mut HashSet<i32>,
 ) -> Vec<&'a Process> {
     // The id of a group that was seen empty may pass to another.
@@ -95,7 +96,12 @@ pub(crate) fn of_run<'a>(
         Some(marked) if marked == run => true,
         // A worker that runs within a run has runs of its own.
         Some(_) => false,
-        None => groups.contains(&p.group) || groups.contains(&p.session) || below.contains(&p.pid),
+        None => {
+            groups.contains(&p.group)
+                || groups.contains(&p.session)
+                || below.contains(&p.pid)
+                || inside.contains(&p.pid)
+        }
     };
     all.iter().filter(|&p| belongs(p)).collect()
 }
@@ -138,7 +144,7 @@ mod tests {
         ];
         let mut groups = HashSet::new();
         let mut pids = |all: &[Process]| -> Vec<i32> {
-            of_run(all, ours, None, &mut groups).iter().map(|p| p.pid).collect()
+            of_run(all, ours, None, &[], &mut groups).iter().map(|p| p.pid).collect()
         };
         let all = [&[leader][..], &rest].concat();
         assert_eq!(pids(&all), [10, 11, 13]);
@@ -154,12 +160,12 @@ mod tests {
         let other = Process { run: Some(RunId::LAST), ..process(9, 8) };
         let all = [process(8, 7), process(7, 5), keeper, process(6, 1), other];
         let pids = |all: &[Process], keeper| -> Vec<i32> {
-            let found = of_run(all, RunId::FIRST, keeper, &mut HashSet::new());
+            let found = of_run(all, RunId::FIRST, keeper, &[6], &mut HashSet::new());
             found.iter().map(|p| p.pid).collect()
         };
-        assert_eq!(pids(&all, Some(5)), [8, 7]);
-        assert_eq!(pids(&all, Some(7)), [] as [i32; 0], "the keeper's id is another's now");
-        assert_eq!(pids(&all, None), [] as [i32; 0]);
+        assert_eq!(pids(&all, Some(5)), [8, 7, 6], "6 is in its control group");
+        assert_eq!(pids(&all, Some(7)), [6], "the keeper's id is another's now");
+        assert_eq!(pids(&all, None), [6]);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! output closed. After a kill or a time-out nothing of it is left: the group gets SIGTERM, the
 //! grace period, then SIGKILL, until `/proc` shows no process of it. A process that has left the
 //! group (`setsid`) gets SIGKILL as soon as the group is gone, found by the run's marker
-//! `CARILLON_RUN=<run>` in its environment, or by standing below the run's keeper.
+//! `CARILLON_RUN=<run>` in its environment, by standing below the run's keeper, or by being in the
+//! run's control group, where it has one.
 //!
 //! The processes are started by the worker's [`guard`], off its own address space, which also does
 //! what a worker that dies or freezes cannot do any more.
@@ -14,17 +15,20 @@
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use carillon_core::job::{Job, OnLeaseLoss};
+use carillon_core::job::{Job, OnLeaseLoss, Overflow};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use cgroup::Cgroups;
+use earlier::Ledger;
 use guard::Guard;
 use launch::{Launch, Limits, StartError};
 use live::{Bounds, Cause, Live, Orders};
@@ -35,6 +39,8 @@ use crate::clock;
 
 mod account;
 mod capture;
+pub(crate) mod cgroup;
+mod earlier;
 pub(crate) mod guard;
 mod launch;
 mod live;
@@ -42,6 +48,7 @@ mod marker;
 mod process;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 mod usage;
 
 /// What to run, and within which bounds.
@@ -73,6 +80,9 @@ pub(crate) struct Spec {
     pub(crate) grace: Duration,
     /// How much output is kept, in bytes: the head and, past the limit, the tail.
     pub(crate) output_limit: u64,
+    /// Whether it waits when it writes faster than its output is taken; else what comes meanwhile is
+    /// dropped.
+    pub(crate) blocks: bool,
     /// Whether it goes on when the worker's lease runs out while the worker is frozen.
     pub(crate) keep_on_lease_loss: bool,
 }
@@ -99,6 +109,7 @@ impl Spec {
             timeout: job.timeout(),
             grace: job.kill_grace(),
             output_limit: job.output_limit_bytes,
+            blocks: job.overflow == Overflow::Block,
             keep_on_lease_loss: job.on_lease_loss == OnLeaseLoss::Continue,
         }
     }
@@ -136,6 +147,8 @@ pub(crate) enum Event {
     Output(Vec<Chunk>),
     /// Its figures changed. Sent every 2 s at most; an unread one is replaced by the next.
     Progress(Progress),
+    /// A kill was read.
+    Received,
     /// SIGTERM was sent.
     Terminated,
     /// SIGKILL was sent.
@@ -187,6 +200,8 @@ pub(crate) struct Finished {
     pub(crate) truncated: bool,
     /// Who asked for the kill, if one ended the run.
     pub(crate) killed_by: Option<String>,
+    /// From the order or time-out that ended the run until nothing of it was left.
+    pub(crate) ending_took: Option<Duration>,
 }
 
 /// Processes that are being started at once. Hundreds of them would keep everything else, the
@@ -205,19 +220,37 @@ pub(crate) struct Executor {
     census: Census,
     guard: Guard,
     starts: Arc<Semaphore>,
+    ledger: Option<Ledger>,
+    cgroups: Option<Cgroups>,
 }
 
 impl Executor {
     /// One whose runs are started by `guard`, and ended by it when the worker cannot.
     pub(crate) fn new(guard: Guard) -> Self {
-        Self { census: Census::default(), guard, starts: Arc::new(Semaphore::new(STARTS)) }
+        let starts = Arc::new(Semaphore::new(STARTS));
+        Self { census: Census::default(), guard, starts, ledger: None, cgroups: None }
+    }
+
+    /// The same, with a control group for each run; absent is none.
+    pub(crate) fn grouping(self, cgroups: Option<Cgroups>) -> Self {
+        Self { cgroups, ..self }
+    }
+
+    /// The same, which keeps a list of its live runs in this folder, and begins to end what is left
+    /// of those that an earlier life of the worker has left in it. Needs a runtime.
+    pub(crate) fn keeping_ledger(self, folder: &Path) -> Self {
+        let ledger = Ledger::new(folder);
+        let (runs, cgroups) = (ledger.runs(), self.cgroups.clone());
+        tokio::spawn(earlier::end(ledger.clone(), runs, self.census.clone(), cgroups));
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// Runs `spec` to its end.
     ///
     /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
     /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to
-    /// 4 MiB of memory and is then dropped, which the output itself says. If the future is dropped,
+    /// 4 MiB of memory and is then dropped, which the output itself says; a run that `blocks` is
+    /// stopped by its pipe before. If the future is dropped,
     /// the whole process group is killed.
     ///
     /// Only a few processes are started at once; a start waits for its place 500 ms at most.
@@ -235,10 +268,24 @@ impl Executor {
             return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
         }
         let run = spec.run;
+        if let Some(ledger) = &self.ledger {
+            ledger.begin(run).await;
+        }
         let finished = self.launch(spec, orders, events, asked).await;
-        // Not where this future is dropped: then the guard may still have what to end.
-        self.guard.ended(run);
+        // Not where this future is dropped: then there may still be what to end.
+        self.forget(run).await;
         finished
+    }
+
+    /// Nothing is left of the run that is to be ended.
+    async fn forget(&self, run: RunId) {
+        self.guard.ended(run);
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(run);
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.end(run).await;
+        }
     }
 
     /// Kills at once what is left of a run whose future was dropped, wherever it went, until nothing
@@ -249,12 +296,13 @@ impl Executor {
         let keeper = self.guard.keeper_of(run);
         while quiet < times {
             let all = self.census.processes_after(Instant::now()).await;
-            let left = marker::of_run(&all, run, keeper, &mut groups);
+            let inside = self.cgroups.as_ref().map(|c| c.processes(run)).unwrap_or_default();
+            let left = marker::of_run(&all, run, keeper, &inside, &mut groups);
             let killed = left.into_iter().filter(|process| process.signal(Signal::KILL)).count();
             quiet = if killed == 0 { quiet + 1 } else { 0 };
             sleep(pause).await;
         }
-        self.guard.ended(run);
+        self.forget(run).await;
     }
 
     async fn launch(
@@ -274,6 +322,7 @@ impl Executor {
             umask: spec.umask,
             nice: spec.nice,
             limits: spec.limits,
+            cgroup: self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run)),
         };
         // One that hangs, in a directory of a dead server, must not keep all others waiting.
         let place = timeout(START_PATIENCE, self.starts.acquire()).await;
@@ -298,9 +347,11 @@ impl Executor {
             timeout: spec.timeout,
             grace: spec.grace,
             output_limit: spec.output_limit,
+            blocks: spec.blocks,
             cpu_secs: spec.limits.cpu_secs,
         };
         Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
+            .in_cgroup(self.cgroups.clone().filter(|_| launch.cgroup.is_some()))
             .follow(&mut orders, &events)
             .await
     }
@@ -327,6 +378,7 @@ impl Finished {
             output_bytes: 0,
             truncated: false,
             killed_by,
+            ending_took: None,
         }
     }
 }

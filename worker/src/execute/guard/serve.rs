@@ -26,6 +26,7 @@ use super::keeper::{self, Files};
 use super::line::{Line, Lines, Terms};
 use crate::clock::since_boot;
 use crate::execute::account::Account;
+use crate::execute::cgroup::Cgroups;
 use crate::execute::marker::{self, Process};
 
 /// The first and the longest pause between two looks for processes that are being ended.
@@ -50,15 +51,16 @@ pub(crate) fn serve() -> io::Result<()> {
     // Fails only for the leader of a group, which is out of reach already.
     nix::unistd::setsid().ok();
     // It would be called `exe`.
-    fs::write("/proc/self/comm", "carillon-guard").ok();
+    fs::write("/proc/self/comm", super::NAME).ok();
     // A name service that is loaded here is loaded for every keeper.
     Account::find(None).ok();
+    let cgroups = Cgroups::find().ok();
     let mut channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?;
     let mut wards = Wards::default();
     loop {
         if wards.is_due(since_boot()) {
-            wards.sweep(since_boot(), &marker::scan());
+            wards.sweep(since_boot(), &marker::scan(), cgroups.as_ref());
         }
         if wards.are_over() {
             return Ok(());
@@ -297,10 +299,18 @@ impl Wards {
     }
 
     /// Goes on ending the runs of which `all` processes show something.
-    fn sweep(&mut self, now: Duration, all: &[Process]) {
+    fn sweep(&mut self, now: Duration, all: &[Process], cgroups: Option<&Cgroups>) {
         for (run, ward) in &mut self.runs {
             if let Some(doom) = ward.doom.as_mut().filter(|doom| !doom.over) {
-                doom.sweep(*run, ward.terms.keeper, now, all);
+                let inside = cgroups.map(|cgroups| cgroups.processes(*run)).unwrap_or_default();
+                let left = marker::of_run(all, *run, ward.terms.keeper, &inside, &mut doom.groups);
+                if let Some(cgroups) = cgroups.filter(|_| now >= doom.kill_at) {
+                    cgroups.kill(*run);
+                }
+                doom.sweep(*run, now, &left);
+                if let Some(cgroups) = cgroups.filter(|_| doom.over) {
+                    cgroups.remove(*run);
+                }
             }
         }
         self.look_at = now + self.pause;
@@ -323,8 +333,8 @@ impl Doom {
         }
     }
 
-    fn sweep(&mut self, run: RunId, keeper: Option<i32>, now: Duration, all: &[Process]) {
-        let left = marker::of_run(all, run, keeper, &mut self.groups);
+    /// Goes on ending the run, of which this is left.
+    fn sweep(&mut self, run: RunId, now: Duration, left: &[&Process]) {
         if left.is_empty() {
             self.over = now - *self.quiet.get_or_insert(now) >= QUIET;
             if self.over {
@@ -391,9 +401,9 @@ mod tests {
         let mut wards = two();
         wards.accept(Line::Lease(at(10)));
         assert!(wards.is_due(at(10)));
-        wards.sweep(at(10), &[]);
+        wards.sweep(at(10), &[], None);
         assert_eq!(wards.next(), Some(at(10) + PAUSES.0));
-        wards.sweep(at(11), &[]);
+        wards.sweep(at(11), &[], None);
         assert_eq!(wards.next(), None, "over, and the worker is silent");
         wards.accept(Line::Lease(at(30)));
         wards.look_again(at(20));
@@ -407,8 +417,8 @@ mod tests {
         wards.close(at(5));
         assert!(wards.is_due(at(5)) && !wards.are_over());
         assert_eq!(doomed(&wards), [RunId::FIRST, RunId::LAST]);
-        wards.sweep(at(5), &[]);
-        wards.sweep(at(6), &[]);
+        wards.sweep(at(5), &[], None);
+        wards.sweep(at(6), &[], None);
         assert!(wards.are_over());
         let mut idle = Wards::default();
         idle.close(at(5));
@@ -424,7 +434,7 @@ mod tests {
         let mut looks = 0;
         while now < at(7) {
             assert!(wards.is_due(now));
-            wards.sweep(now, std::slice::from_ref(&process));
+            wards.sweep(now, std::slice::from_ref(&process), None);
             now = wards.next().unwrap();
             looks += 1;
         }

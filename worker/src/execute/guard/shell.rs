@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -137,6 +137,10 @@ impl Prepared<'_> {
         dup2_stderr(&self.err).map_err(at(Step::Streams))?;
         if let Some(mask) = self.launch.umask {
             umask(Mode::from_raw_mode(mask));
+        }
+        if let Some(cgroup) = &self.launch.cgroup {
+            // Where it fails, the marker and descent do.
+            fs::write(cgroup.join("cgroup.procs"), "0").ok();
         }
         // As whoever the worker is: another user may not raise what was lowered.
         if let Some(nice) = self.launch.nice {
