@@ -122,8 +122,14 @@ impl Tree {
     /// Waits for the end of the keeper, which is none while the run lasts: somebody has killed it.
     /// May be dropped and called again.
     pub(crate) async fn abandoned(&self) {
-        // It says nothing by itself, so there is only the end to be read.
-        let _ = self.talk.get_ref().ready(Interest::READABLE).await;
+        // It says nothing by itself, so there is only the end to be read; `ready` alone may be wrong.
+        let talk = self.talk.get_ref();
+        while talk.ready(Interest::READABLE).await.is_ok() {
+            match talk.try_read(&mut [0]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
     }
 
     /// Signals every process of the group. That none is left is no error.
