@@ -38,6 +38,7 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold picks parts of the fleet's
 	@cargo bench --bench time
 	@cargo build --release --bin carillon-worker
+	@cargo bench --bench execute
 	@cargo bench --bench fleet
 
 # libFuzzer's coverage needs flags that a stable compiler takes only from RUSTC_BOOTSTRAP.
