@@ -38,6 +38,7 @@ check: setup ## Format, lints, documentation, and licences where cargo-deny is i
 bench: setup ## Run the benchmarks; FLEET_BENCH=claims,cold and RESULTS_BENCH=latency pick parts
 	@cargo bench --bench time
 	@cargo build --release --bin carillon-worker
+	@cargo bench --bench execute
 	@cargo bench --bench fleet
 	@cargo bench --bench results
 

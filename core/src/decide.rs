@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::{FleetSettings, rules_version};
 use crate::id::{JobName, RunId, Slot};
-use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, Limits, OnLost, Overflow};
+use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, OnLost, Overflow};
 use crate::run::{LiveRun, Outcome, Running, Trigger, TriggerRequest};
 use crate::schedule::{Plan, Schedule};
 
@@ -463,9 +463,6 @@ fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> 
 /// The policies of a job that this version keeps and shows but does not act on yet.
 pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
     let list = [
-        (job.umask.is_some(), "umask"),
-        (job.limits != Limits::default(), "limits"),
-        (job.overflow == Overflow::Block, "overflow block (the middle is dropped)"),
     ];
     list.into_iter().filter_map(|(set, what)| set.then_some(what)).collect()
 }

@@ -104,6 +104,10 @@ pub struct Job {
     /// File mode mask of the command, in octal: `"027"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub umask: Option<String>,
+    /// How much the command yields to others, from -20 (not at all) to 19 (always), as nice(1); the
+    /// worker's own where absent. Less than the worker's own takes root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
     /// Resource limits of the command.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Limits,
@@ -222,31 +226,34 @@ pub enum OnLost {
     Rerun,
 }
 
-/// What happens past the output limit.
+/// What happens when a run writes faster than its output can be stored. Past `outputLimitBytes` only
+/// the tail is kept either way, and nothing waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Overflow {
-    /// The head and the tail are kept; the run is never slowed.
+    /// What comes meanwhile is dropped, and counted in the output; the run is never slowed.
     #[default]
     DropMiddle,
-    /// The run waits.
+    /// The run waits when it writes, and nothing within its limit is dropped. While MongoDB is away,
+    /// it stands still.
     Block,
 }
 
-/// Resource limits of the command; absent is the worker's own limit.
+/// Resource limits of the command, as in setrlimit(2), each for every single process but
+/// `processes`; absent is the worker's own limit.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Address space, in bytes.
+    /// Address space, in bytes (`RLIMIT_AS`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Processor time, in seconds.
+    /// Processor time, in seconds (`RLIMIT_CPU`): then SIGXCPU, and SIGKILL five seconds later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_secs: Option<u64>,
-    /// File descriptors.
+    /// File descriptors (`RLIMIT_NOFILE`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
-    /// Processes of the user.
+    /// Processes and threads that the user has on the machine (`RLIMIT_NPROC`); root is not bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
     /// Unknown fields, kept.
@@ -283,6 +290,7 @@ impl Default for Job {
             env: BTreeMap::new(),
             shell: DEFAULT_SHELL.to_owned(),
             umask: None,
+            nice: None,
             limits: Limits::default(),
             output_limit_bytes: DEFAULT_OUTPUT_LIMIT_BYTES,
             overflow: Overflow::DropMiddle,
@@ -309,6 +317,12 @@ const DEFAULT_CATCH_UP_WINDOW_SECS: u32 = 86_400;
 const DEFAULT_KILL_GRACE_SECS: u32 = 10;
 const DEFAULT_OUTPUT_LIMIT_BYTES: u64 = 100 * 1024 * 1024;
 const DEFAULT_SHELL: &str = "/bin/sh";
+/// Less, and no shell starts.
+const MIN_MEMORY_BYTES: u64 = 1 << 20;
+/// The three streams, and one for the program loader.
+const MIN_OPEN_FILES: u64 = 4;
+/// What the stores keep as a number.
+const MAX_LIMIT: u64 = i64::MAX as u64;
 const MAX_SPREAD_SECS: u32 = 64_800;
 const ANCHOR_YEARS: std::ops::RangeInclusive<i32> = 1970..=2100;
 
@@ -548,10 +562,21 @@ impl Job {
         if self.user.as_ref().is_some_and(|u| u.is_empty() || u.contains(['\0', ':', '/'])) {
             problems.add("user", "is not a user name");
         }
-        if let Some(umask) = &self.umask
-            && u32::from_str_radix(umask, 8).map_or(true, |mask| mask > 0o777)
-        {
+        if self.umask.is_some() && self.umask_bits().is_none() {
             problems.add("umask", "must be octal digits such as \"027\"");
+        }
+        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+            problems.add("nice", "must be between -20 and 19");
+        }
+        for (field, limit, least) in [
+            ("memoryBytes", self.limits.memory_bytes, MIN_MEMORY_BYTES),
+            ("cpuSecs", self.limits.cpu_secs, 1),
+            ("openFiles", self.limits.open_files, MIN_OPEN_FILES),
+            ("processes", self.limits.processes, 1),
+        ] {
+            if limit.is_some_and(|limit| !(least..=MAX_LIMIT).contains(&limit)) {
+                problems.add("limits", format!("{field} must be between {least} and {MAX_LIMIT}"));
+            }
         }
         for (key, value) in &self.env {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
@@ -592,6 +617,12 @@ impl Job {
     /// The time-out of a run, if it has one.
     pub fn timeout(&self) -> Option<std::time::Duration> {
         (self.timeout_secs > 0).then(|| std::time::Duration::from_secs(self.timeout_secs.into()))
+    }
+
+    /// The bits of the umask, where there is one that is right.
+    pub fn umask_bits(&self) -> Option<u32> {
+        let text = self.umask.as_deref().filter(|text| !text.starts_with('+'))?;
+        u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777)
     }
 
     /// By how many seconds each start is put off after its slot.
@@ -816,10 +847,22 @@ mod tests {
             shell: "sh".into(),
             on_lease_loss: OnLeaseLoss::Continue,
             umask: Some("999".into()),
+            nice: Some(20),
+            limits: Limits { cpu_secs: Some(0), open_files: Some(3), ..Limits::default() },
             ..Job::default()
         };
         let problems = job.check().unwrap_err();
-        for field in ["name", "command", "cronExpr", "timezone", "shell", "onLeaseLoss", "umask"] {
+        for field in [
+            "name",
+            "command",
+            "cronExpr",
+            "timezone",
+            "shell",
+            "onLeaseLoss",
+            "umask",
+            "nice",
+            "limits",
+        ] {
             assert!(problems.of(field).is_some(), "{field} in {problems}");
         }
     }
@@ -833,6 +876,24 @@ mod tests {
         assert!(told[0].starts_with("notify: on: `fail` is none of failure, recovery"), "{told:?}");
         let wrong = Job::from_json(text.replace(r#"["fail"]"#, "7").as_bytes()).unwrap_err();
         assert!(wrong.of("notify").unwrap().contains("invalid type"), "{wrong}");
+    }
+
+    #[test]
+    fn limits_are_read_as_they_are_spelled() {
+        let text = r#"{"name":"a","command":"c","cronExpr":"@daily","umask":"027","nice":-5,"limits":{"memoryBytes":1048576,"cpuSecs":1,"openFiles":4,"processes":1}}"#;
+        let job = Job::from_json(text.as_bytes()).unwrap();
+        assert_eq!((job.umask_bits(), job.nice), (Some(0o027), Some(-5)));
+        assert_eq!(job.to_json(), text);
+        job.check().unwrap();
+        for umask in ["", "8", "1000", "+27", "u=rw"] {
+            let job = Job { umask: Some(umask.into()), ..job.clone() };
+            assert!(job.check().unwrap_err().of("umask").is_some(), "{umask}");
+        }
+        let limits = Limits { memory_bytes: Some(1000), processes: Some(0), ..Limits::default() };
+        let problems = Job { limits, ..job }.check().unwrap_err();
+        let expected = "limits: memoryBytes must be between 1048576 and 9223372036854775807; \
+             limits: processes must be between 1 and 9223372036854775807";
+        assert_eq!(problems.to_string(), expected);
     }
 
     #[test]

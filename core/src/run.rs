@@ -148,6 +148,9 @@ pub enum RunState {
     Terminated,
     /// SIGKILL was sent after the grace period.
     Killed,
+    /// One of a later version: it runs, or has not ended yet.
+    #[serde(other)]
+    Unknown,
 }
 
 impl fmt::Display for RunState {
@@ -158,6 +161,7 @@ impl fmt::Display for RunState {
             Self::Received => "kill received",
             Self::Terminated => "terminated",
             Self::Killed => "killed",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -330,6 +334,10 @@ pub struct RunRecord {
     /// Who asked for the kill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed_by: Option<String>,
+    /// For a run that was ended, from the kill, time-out or other reason until nothing of it was left,
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_millis: Option<i64>,
     /// Why the slot did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -385,6 +393,7 @@ impl RunRecord {
             output_truncated: false,
             last_line: None,
             killed_by: None,
+            kill_millis: None,
             reason: None,
             from_slot: None,
             to_slot: None,
@@ -496,6 +505,13 @@ pub struct Chunk {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_of_a_later_version_is_read_as_unknown() {
+        let read = |text| serde_json::from_str::<RunState>(text).unwrap();
+        assert_eq!(read("\"received\""), RunState::Received);
+        assert_eq!(read("\"frozen\""), RunState::Unknown);
+    }
 
     /// A live run of the slot at 2026-01-01 00:00 UTC.
     pub(crate) fn live_run(job: &JobName, attempt: u32) -> LiveRun {

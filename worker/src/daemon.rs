@@ -28,6 +28,7 @@ use crate::clock::{self, Alarm, Rang, since_boot};
 use crate::courier::Courier;
 use crate::decider::{Act, Decider, Me};
 use crate::ends::Ends;
+use crate::execute::cgroup::Cgroups;
 use crate::execute::guard::Guard;
 use crate::execute::{Executor, Order};
 use crate::fault::Fault;
@@ -143,7 +144,7 @@ pub(crate) async fn run(
     let supervisor = Supervisor {
         courier: courier.clone(),
         records,
-        executor: Executor::new(guard),
+        executor: Executor::new(guard).grouping(cgroups()).keeping_ledger(options.state.path()),
         reports: reports.clone(),
         standing: stands.clone(),
         worker: options.id.clone(),
@@ -195,6 +196,20 @@ pub(crate) async fn run(
     timeout(LAST_MESSAGES, sender).await.ok();
     info!("left");
     worked.context("the alarm failed")
+}
+
+/// Control groups for the runs, where there can be any.
+fn cgroups() -> Option<Cgroups> {
+    match Cgroups::find() {
+        Ok(cgroups) => {
+            info!("a control group for each run, in {}", cgroups.path().display());
+            Some(cgroups)
+        }
+        Err(why) => {
+            info!("no control group for each run: {why}");
+            None
+        }
+    }
 }
 
 fn first_registration(options: &Options) -> Registration {

@@ -37,6 +37,7 @@ use fault::Fault;
 use metrics::{Desk, Metrics};
 use notify::Targets;
 use state::StateDir;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -119,9 +120,10 @@ struct Arguments {
 }
 
 /// What there is beside the worker.
-#[derive(Debug, Clone, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Other {
-    /// Ends the runs of the worker at the other end of standard input when it dies or freezes
+    /// Starts the runs of the worker at the other end of standard input, and ends them when it dies
+    /// or freezes
     #[command(hide = true)]
     Guard,
     /// Sends a sample to a target of the --notify-file and prints what it answers
@@ -129,6 +131,9 @@ enum Other {
         /// The target's name
         target: String,
     },
+    /// Runs a command many times without any store, for `make bench`
+    #[command(hide = true)]
+    Trial(execute::trial::Trial),
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -152,6 +157,7 @@ fn main() -> ExitCode {
     let ended = match arguments.other {
         Some(Other::Guard) => execute::guard::serve().context("the guard failed"),
         Some(Other::NotifyTest { target }) => notify_test(&target, arguments.notify_file),
+        Some(Other::Trial(trial)) => runtime().and_then(|r| r.block_on(trial.run())),
         None => start(arguments),
     };
     match ended {
@@ -163,11 +169,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
+}
+
 fn start(mut arguments: Arguments) -> Result<()> {
     let metrics_addr = arguments.metrics_addr.take();
     let clock_offset_file = arguments.clock_offset_file.take();
     let options = options(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(async {
         if let Some(file) = clock_offset_file {
             clock::follow(file);

@@ -32,6 +32,8 @@ use crate::report::Report;
 pub(crate) const ORDERS_BOUND: usize = 4;
 /// Events of one run that wait to be passed on; what does not fit waits with the executor.
 const EVENTS_BOUND: usize = 4;
+/// States of one run that wait to be written: running, received, terminated, killed.
+const STATES_BOUND: usize = 4;
 /// What the guard ends runs with, by signal(7).
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -104,7 +106,7 @@ impl Supervisor {
         self.fault.reach(Point::Claimed);
         let spec = Spec::new(live.run, &checked.job, self.variables(&live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
-        let (state, states) = watch::channel(live.value.clone());
+        let (state, states) = mpsc::channel(STATES_BOUND);
         let advancing = tokio::spawn(advance(self.courier.clone(), live.clone(), states));
         let due = match live.value.trigger {
             // One that is caught up is late on purpose.
@@ -117,8 +119,9 @@ impl Supervisor {
         };
         let slow = JoinSet::new();
         let job = &checked.job;
+        let value = live.value.clone();
         let mut follower =
-            Follower { supervisor: &self, job, record, state, due, lateness: None, slow };
+            Follower { supervisor: &self, job, record, value, state, due, lateness: None, slow };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
         // In a set, it ends with this one, should this one fail.
@@ -190,6 +193,8 @@ impl Supervisor {
         record.output_bytes = i64::try_from(finished.output_bytes).unwrap_or(i64::MAX);
         record.output_truncated = finished.truncated;
         record.killed_by = finished.killed_by;
+        record.kill_millis =
+            finished.ending_took.and_then(|took| i64::try_from(took.as_millis()).ok());
         info!(job = %live.job, run = %live.run, outcome = %record.outcome, "{}", record.err);
         record
     }
@@ -316,7 +321,8 @@ struct Follower<'a> {
     supervisor: &'a Supervisor,
     job: &'a Job,
     record: RunRecord,
-    state: watch::Sender<Running>,
+    value: Running,
+    state: mpsc::Sender<Running>,
     due: Option<DateTime<Utc>>,
     lateness: Option<TimeDelta>,
     /// Tells that the run is slow, and ends with it.
@@ -330,7 +336,8 @@ impl Follower<'_> {
                 self.lateness = self.due.map(|due| at - due);
                 self.record.pid = Some(pid);
                 self.record.start_time = at;
-                self.state.send_modify(|v| (v.pid, v.state) = (Some(pid), RunState::Running));
+                self.value.pid = Some(pid);
+                self.advance(RunState::Running);
                 self.supervisor.send(Report::Started(Box::new(self.record.clone()))).await;
                 if let Some(policy) = self.job.notify.as_deref() {
                     let Supervisor { records, nudge, .. } = self.supervisor.clone();
@@ -345,9 +352,16 @@ impl Follower<'_> {
             Event::Progress(p) => {
                 self.supervisor.send(Report::Progress(progress(live.run, &p))).await;
             }
-            Event::Terminated => self.state.send_modify(|v| v.state = RunState::Terminated),
-            Event::Killed => self.state.send_modify(|v| v.state = RunState::Killed),
+            Event::Received => self.advance(RunState::Received),
+            Event::Terminated => self.advance(RunState::Terminated),
+            Event::Killed => self.advance(RunState::Killed),
         }
+    }
+
+    fn advance(&mut self, state: RunState) {
+        self.value.state = state;
+        // There is room for all that a run has.
+        self.state.try_send(self.value.clone()).ok();
     }
 }
 
@@ -361,10 +375,10 @@ fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
     }
 }
 
-/// Writes the newest state of a run into its key. A state that was passed over is not written.
-async fn advance(courier: Courier, mut live: LiveRun, mut states: watch::Receiver<Running>) {
-    while states.changed().await.is_ok() {
-        live.value = states.borrow_and_update().clone();
+/// Writes each state of a run into its key, one after the other, so that none is passed over.
+async fn advance(courier: Courier, mut live: LiveRun, mut states: mpsc::Receiver<Running>) {
+    while let Some(value) = states.recv().await {
+        live.value = value;
         match courier.send(Step::advance(courier.keys(), &live)).await {
             Ok(Answer::Done(_)) => {}
             Ok(Answer::Refused(_)) => return,

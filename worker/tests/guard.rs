@@ -8,8 +8,10 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use carillon_core::id::RunId;
@@ -22,27 +24,27 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Guard {
     child: Child,
-    pipe: Option<ChildStdin>,
+    channel: Option<UnixStream>,
 }
 
 impl Guard {
     fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_carillon-worker"))
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_carillon-worker"))
             .arg("guard")
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
-        let pipe = child.stdin.take();
-        Self { child, pipe }
+        Self { child, channel: Some(ours) }
     }
 
     fn tell(&mut self, line: &str) {
-        writeln!(self.pipe.as_ref().unwrap(), "{line}").unwrap();
+        writeln!(self.channel.as_ref().unwrap(), "{line}").unwrap();
     }
 
     /// As if the worker had died.
     fn close(&mut self) {
-        self.pipe = None;
+        self.channel = None;
     }
 
     fn ends(&mut self) {
@@ -130,14 +132,14 @@ fn since_boot() -> u128 {
 }
 
 #[test]
-fn a_closed_pipe_ends_every_process_of_a_run_wherever_it_went() {
+fn a_closed_socket_ends_every_process_of_a_run_wherever_it_went() {
     let escape = "setsid sh -c 'trap \"\" TERM; sleep 600 & sleep 600'";
     let run = Run::start(&format!("{escape} & sleep 600"), 5);
     let mut guard = Guard::start();
     guard.tell(&format!("run {} 500 kill", run.id));
     until("it is deaf", || {
         let status = format!("/proc/{}/status", guard.child.id());
-        fs::read_to_string(status).unwrap().contains("SigBlk:\t0000000000004007")
+        fs::read_to_string(status).unwrap().contains("SigBlk:\t0000000000014007")
     });
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         kill(Pid::from_raw(i32::try_from(guard.child.id()).unwrap()), signal).unwrap();

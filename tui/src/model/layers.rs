@@ -262,7 +262,7 @@ impl KillWatch {
                     RunState::Claimed | RunState::Running if replica.kill_of(live).is_some() => {
                         KillStep::Requested
                     }
-                    RunState::Claimed | RunState::Running => KillStep::Asked,
+                    RunState::Claimed | RunState::Running | RunState::Unknown => KillStep::Asked,
                 },
             };
             if seen == KillStep::Gone && watched.step != KillStep::Gone {

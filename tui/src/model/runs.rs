@@ -62,7 +62,7 @@ pub fn state_word(replica: &Replica, live: &LiveRun) -> &'static str {
             "kill requested"
         }
         RunState::Claimed => "starting",
-        RunState::Running => "running",
+        RunState::Running | RunState::Unknown => "running",
         RunState::Received => "kill received",
         RunState::Terminated => "terminated",
         RunState::Killed => "killed",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Uid, User, geteuid};
 
-use super::process::StartError;
+use super::launch::StartError;
 
 /// The system account of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The output of one run, in bounded memory whatever it writes, and never slowing it.
+//! The output of one run, in bounded memory whatever it writes, and not slowing it unless it is to be.
 //!
 //! What is read becomes chunks, and each byte goes one of three ways. The first part of the output
 //! waits in a *backlog* until the receiver takes it; when the receiver is so slow that the backlog
@@ -24,8 +24,11 @@ use tokio::time::Instant;
 /// The size of a read and of the largest chunk: what a pipe holds, and what one document takes.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How long bytes may wait for more before they are made a chunk.
+/// How long bytes may wait for more before they are made a chunk, while more keep coming.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// The same after a quiet spell, so that a lone line is seen at once.
+const FIRST_FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 /// How often within [`FLUSH_AFTER`] a change of the stream starts a new chunk. It keeps an error
 /// message beside the output that it belongs to, and the number of chunks bounded.
@@ -111,6 +114,8 @@ impl Pipes {
 pub(crate) struct Output {
     waiting: [Waiting; 2],
     window: Option<Instant>,
+    /// When bytes had waited long enough the last time.
+    flushed: Option<Instant>,
     turns: u32,
     next_seq: u64,
     head_left: u64,
@@ -144,6 +149,7 @@ impl Output {
         Self {
             waiting: Default::default(),
             window: None,
+            flushed: None,
             turns: 0,
             next_seq: 0,
             head_left: limit - tail,
@@ -184,15 +190,23 @@ impl Output {
 
     /// When [`Output::flush_due`] wants to be called.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let oldest = self.waiting.iter().filter_map(|w| w.since).min();
-        oldest.map(|(since, _)| since + FLUSH_AFTER)
+        let (since, _) = self.waiting.iter().filter_map(|w| w.since).min()?;
+        let first = since + FIRST_FLUSH_AFTER;
+        Some(self.flushed.map_or(first, |flushed| first.max(flushed + FLUSH_AFTER)))
     }
 
     /// Makes chunks of what has waited long enough.
     pub(crate) fn flush_due(&mut self, now: Instant) {
         if self.due().is_some_and(|due| now >= due) {
+            self.flushed = Some(now);
             self.flush_all();
         }
+    }
+
+    /// Whether nothing is dropped if more is read: half of the backlog is kept for what is left in
+    /// the pipes when the run ends. Past the limit only the tail is kept, for which there always is.
+    pub(crate) fn has_room(&self) -> bool {
+        self.head_left == 0 || self.backlog_cost <= BACKLOG_BYTES / 2
     }
 
     /// Takes the next chunks for the receiver, in order; empty when there are none.
@@ -533,6 +547,41 @@ mod tests {
         let missing = kept.bytes - 10 - bytes_of(&got).len() as u64;
         let expected = format!("{}back again", marker(missing));
         assert_eq!(String::from_utf8(bytes_of(&kept.rest)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lone_line_is_flushed_at_once_and_what_follows_every_100_ms() {
+        let mut output = Output::new(1 << 20);
+        let begin = Instant::now();
+        let mut at = begin;
+        let (mut flushes, mut first) = (0, None);
+        while at < begin + Duration::from_secs(1) {
+            output.accept(Stream::Stdout, b"x", at, Utc::now());
+            at += Duration::from_millis(1);
+            output.flush_due(at);
+            if output.has_batch() {
+                output.take_batch();
+                first.get_or_insert(at - begin);
+                flushes += 1;
+            }
+        }
+        assert_eq!(first, Some(FIRST_FLUSH_AFTER));
+        assert!((9..=11).contains(&flushes), "{flushes}");
+    }
+
+    #[test]
+    fn there_is_room_until_half_of_the_backlog_waits_and_again_past_the_limit() {
+        let mut output = Output::new(16 << 20);
+        let block = vec![b'x'; CHUNK_BYTES];
+        while output.has_room() {
+            feed(&mut output, &[(Stream::Stdout, &block)]);
+        }
+        assert!(output.backlog_cost > BACKLOG_BYTES / 2 && output.gap == 0);
+        output.take_batch();
+        assert!(output.has_room());
+        output.head_left = 0;
+        feed(&mut output, &[(Stream::Stdout, &block)]);
+        assert!(output.has_room());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It follows the process tree, obeys orders and the time-out, and never waits for a receiver.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
-use super::marker::Process;
+use super::cgroup::Cgroups;
+use super::marker::{self, Process};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
 use super::{Event, Finished, Order, Progress};
@@ -65,6 +66,8 @@ pub(super) enum Cause {
     TimeOut(Duration),
     Kill(String),
     Abandon(String),
+    /// Its keeper was killed, so nobody will know how the shell ended.
+    Unkept,
 }
 
 impl Cause {
@@ -80,6 +83,7 @@ impl Cause {
             Self::TimeOut(limit) => format!("timed out after {}", words(*limit)),
             Self::Kill(by) => format!("killed by {by}"),
             Self::Abandon(reason) => format!("ended because {reason}"),
+            Self::Unkept => "ended because the process that kept it was killed".to_owned(),
         }
     }
 
@@ -87,13 +91,14 @@ impl Cause {
         match self {
             Self::TimeOut(_) => Outcome::TimedOut,
             Self::Kill(_) | Self::Abandon(_) => Outcome::Killed,
+            Self::Unkept => Outcome::Lost,
         }
     }
 
     pub(super) fn killed_by(&self) -> Option<String> {
         match self {
             Self::Kill(by) => Some(by.clone()),
-            Self::TimeOut(_) | Self::Abandon(_) => None,
+            Self::TimeOut(_) | Self::Abandon(_) | Self::Unkept => None,
         }
     }
 }
@@ -123,6 +128,10 @@ pub(super) struct Bounds {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
     pub(super) output_limit: u64,
+    /// Whether the run waits for whoever is slow to take its output.
+    pub(super) blocks: bool,
+    /// The limit of processor time, in seconds, to tell what ended a process.
+    pub(super) cpu_secs: Option<u64>,
 }
 
 /// A started run.
@@ -134,13 +143,20 @@ pub(super) struct Live {
     grace: Duration,
     timeout: Option<Duration>,
     timeout_at: Option<Instant>,
+    blocks: bool,
+    cpu_secs: Option<u64>,
     phase: Phase,
+    /// Its keeper was killed.
+    unkept: bool,
     ending: Option<Ending>,
     /// Processes that are left because the worker may not signal them.
     survivors: Vec<i32>,
+    /// Groups and sessions that processes of the run were seen to lead.
+    groups: HashSet<i32>,
     /// The most seen of each figure.
     peak: Group,
     census: Census,
+    cgroups: Option<Cgroups>,
     look: Option<JoinHandle<Seen>>,
     look_at: Instant,
     wait: Duration,
@@ -148,7 +164,8 @@ pub(super) struct Live {
     notices: VecDeque<Event>,
     reported: Progress,
     started: DateTime<Utc>,
-    ended: Option<DateTime<Utc>>,
+    /// When the shell had ended; where all of the run had to, when that had.
+    ended: Option<(Instant, DateTime<Utc>)>,
 }
 
 impl Live {
@@ -170,12 +187,17 @@ impl Live {
             grace: bounds.grace,
             timeout: bounds.timeout,
             timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
+            blocks: bounds.blocks,
+            cpu_secs: bounds.cpu_secs,
             phase: Phase::Running,
+            unkept: false,
             ending: None,
             survivors: Vec::new(),
+            groups: HashSet::from([tree.id()]),
             peak: tree.at_start().clone(),
             tree,
             census,
+            cgroups: None,
             look: None,
             look_at: now + PROGRESS_EVERY,
             wait: CLEARING_WAITS.0,
@@ -184,6 +206,11 @@ impl Live {
             started,
             ended: None,
         }
+    }
+
+    /// The same, which is in a control group of its own.
+    pub(super) fn in_cgroup(self, cgroups: Option<Cgroups>) -> Self {
+        Self { cgroups, ..self }
     }
 
     /// Follows the run to its end.
@@ -200,7 +227,7 @@ impl Live {
                 while let Some(notice) = self.notices.pop_front()
                     && events.try_send(notice).is_ok()
                 {}
-                return self.finish();
+                return self.finish().await;
             }
             let draining = matches!(self.phase, Phase::Draining(_));
             // In this order: a run that is over cannot be killed any more, and no amount of output
@@ -208,6 +235,10 @@ impl Live {
             select! {
                 biased;
                 () = self.tree.exited(), if self.phase == Phase::Running => self.on_exit(),
+                () = self.tree.abandoned(), if !self.unkept => {
+                    self.unkept = true;
+                    self.end(Cause::Unkept, Duration::ZERO);
+                }
                 order = orders.next(), if !draining => self.on_order(&order),
                 () = sleep_until(self.wake_at()) => self.on_time(Instant::now()),
                 seen = look(&mut self.look), if self.look.is_some() => self.on_look(&seen),
@@ -215,15 +246,22 @@ impl Live {
                     Ok(permit) => self.hand_over(permit),
                     Err(_) => heard = false,
                 },
-                read = self.pipes.read() => if let Some((stream, bytes)) = read {
+                read = self.pipes.read(), if self.may_read(heard) => if let Some((stream, bytes)) = read {
                     self.output.accept(stream, bytes, Instant::now(), clock::now());
                 },
             }
         }
     }
 
+    /// Whether output is taken now, or left in the pipes, where it stops the run that goes on writing.
+    /// One that is being ended, or has ended, is not stopped any more, nor one that nobody follows.
+    fn may_read(&self, heard: bool) -> bool {
+        let free = self.ending.is_some() || self.phase != Phase::Running || !heard;
+        free || !self.blocks || self.output.has_room()
+    }
+
     fn on_exit(&mut self) {
-        self.ended = Some(clock::now());
+        self.ended = Some((Instant::now(), clock::now()));
         if self.ending.is_some() {
             self.phase = Phase::Clearing;
             self.look_after(Instant::now());
@@ -237,6 +275,9 @@ impl Live {
             Order::Kill { grace, .. } => grace.unwrap_or(self.grace),
             Order::Abandon { .. } => self.grace,
         };
+        if self.ending.is_none() && matches!(order, Order::Kill { .. }) {
+            self.notices.push_back(Event::Received);
+        }
         self.end(Cause::from_order(order), grace);
     }
 
@@ -264,6 +305,9 @@ impl Live {
         {
             ending.killed_after = Some(now - ending.since);
             self.tree.signal(Signal::SIGKILL);
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.kill(self.run);
+            }
             self.notices.push_back(Event::Killed);
             self.wait = CLEARING_WAITS.0;
             if self.phase == Phase::Clearing {
@@ -353,20 +397,26 @@ impl Live {
     fn clear(&mut self, alive: &[i32], processes: &[Process]) {
         let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
         let last = killed || alive.is_empty();
-        let strayed = |p: &&Process| p.run == Some(self.run) && p.group != self.tree.id();
-        let strayed: Vec<&Process> = processes.iter().filter(strayed).collect();
+        let keeper = Some(self.tree.keeper());
+        let inside = self.cgroups.as_ref().map(|c| c.processes(self.run)).unwrap_or_default();
+        let ours = marker::of_run(processes, self.run, keeper, &inside, &mut self.groups);
+        let strayed: Vec<&Process> =
+            ours.into_iter().filter(|p| p.group != self.tree.id()).collect();
         let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
         let beyond_reach = last && left.iter().all(|&id| !process::may_signal(id));
         if last {
             // A scan can miss a process that is born behind its back; the signal cannot.
             self.tree.signal(Signal::SIGKILL);
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.kill(self.run);
+            }
             for process in strayed {
                 process.signal(ToOne::KILL);
             }
         }
         if left.is_empty() || beyond_reach {
             self.survivors = left;
-            self.ended = Some(clock::now());
+            self.ended = Some((Instant::now(), clock::now()));
             self.phase = Phase::Draining(Instant::now() + DRAIN);
             return;
         }
@@ -401,18 +451,17 @@ impl Live {
         permit.send(notice.unwrap_or_else(|| Event::Output(self.output.take_batch())));
     }
 
-    fn finish(self) -> Finished {
+    async fn finish(self) -> Finished {
         let now = clock::now();
         let kept = self.output.finish(now);
-        let remains = self.tree.reap();
+        let remains = self.tree.reap().await;
         let status = remains.as_ref().ok().map(|r| r.status);
+        let (gone, ended) = self.ended.unwrap_or_else(|| (Instant::now(), now));
+        let took = self.ending.as_ref().map(|ending| gone.saturating_duration_since(ending.since));
         let (outcome, mut err) = match (&self.ending, status) {
-            (Some(ending), _) => (ending.cause.outcome(), ending.words()),
-            (None, Some(status)) => by_itself(status),
-            (None, None) => {
-                let err = "its exit status was taken by another part of the worker".to_owned();
-                (Outcome::Failed, err)
-            }
+            (Some(ending), _) => (ending.cause.outcome(), ending.words(took.unwrap_or_default())),
+            (None, Some(status)) => by_itself(status, self.cpu_secs),
+            (None, None) => (Cause::Unkept.outcome(), Cause::Unkept.words()),
         };
         if !self.survivors.is_empty() {
             let left: Vec<String> = self.survivors.iter().map(i32::to_string).collect();
@@ -422,13 +471,15 @@ impl Live {
             tracing::warn!(run = %self.run, pids = left, "not permitted to kill processes of the run");
         }
         let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
+        let used = self.cgroups.as_ref().and_then(|c| c.used(self.run)).unwrap_or_default();
+        let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.or(rss));
         Finished {
             outcome,
             err,
             exit_code: status.and_then(|s| s.code()),
             signal: status.and_then(|s| s.signal()),
             started: self.started,
-            ended: self.ended.unwrap_or(now),
+            ended,
             cpu_millis: millis(cpu.max(self.peak.cpu)),
             max_rss_bytes: rss.unwrap_or(0).max(self.peak.rss_bytes),
             output: kept.text,
@@ -436,31 +487,41 @@ impl Live {
             output_bytes: kept.bytes,
             truncated: kept.truncated,
             killed_by: self.ending.and_then(|e| e.cause.killed_by()),
+            ending_took: took,
         }
     }
 }
 
 impl Ending {
-    /// `killed by alice (SIGKILL after 10 s)`.
-    fn words(&self) -> String {
+    /// `killed by alice (SIGKILL after 10 s, gone after 10.1 s)`: what it took, and until when.
+    fn words(&self, took: Duration) -> String {
         let what = self.cause.words();
-        match (self.killed_after, &self.cause) {
-            (Some(after), _) if self.kill_at > self.since => {
-                format!("{what} (SIGKILL after {})", words(after))
+        let gone = words(took);
+        match self.killed_after {
+            Some(after) if self.kill_at > self.since => {
+                format!("{what} (SIGKILL after {}, gone after {gone})", words(after))
             }
-            (Some(_), _) => format!("{what} (SIGKILL)"),
-            (None, Cause::TimeOut(_)) => what,
-            (None, _) => format!("{what} (SIGTERM)"),
+            Some(_) => format!("{what} (SIGKILL, gone after {gone})"),
+            None => format!("{what} (SIGTERM, gone after {gone})"),
         }
     }
 }
 
-fn by_itself(status: ExitStatus) -> (Outcome, String) {
+fn by_itself(status: ExitStatus, cpu_secs: Option<u64>) -> (Outcome, String) {
     if status.success() {
         return (Outcome::Succeeded, String::new());
     }
+    // What a shell says of a child that a signal has ended.
+    let of_child = status.code().map(|code| code - 128);
     let err = match (status.code(), status.signal()) {
+        (Some(code), _) if of_child == Some(Signal::SIGXCPU as i32) && cpu_secs.is_some() => {
+            format!("exit code {code}: a process of it reached limits.cpuSecs")
+        }
         (Some(code), _) => format!("exit code {code}"),
+        (None, Some(number)) if number == Signal::SIGXCPU as i32 => {
+            let limit = cpu_secs.map(|secs| format!(" of {secs} s")).unwrap_or_default();
+            format!("ended by signal {number} (SIGXCPU): it reached limits.cpuSecs{limit}")
+        }
         (None, Some(number)) => match Signal::try_from(number) {
             Ok(signal) => format!("ended by signal {number} ({signal})"),
             Err(_) => format!("ended by signal {number}"),

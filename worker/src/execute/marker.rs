@@ -1,32 +1,40 @@
-//! The processes of a run, wherever they went: by the marker in their environment.
+//! The processes of a run, wherever they went: by the marker in their environment, and by descent.
 //!
 //! Every process of a run inherits `CARILLON_RUN=<run>`, so one that has left the group, the
 //! session and its parent is still found. One that was given another environment, or has
-//! overwritten it (`setproctitle`), is found by its group only.
+//! overwritten it (`setproctitle`), is found by its group, its session, and by standing below the
+//! run's keeper.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use carillon_core::id::RunId;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::guard::keeper;
 use super::usage::{self, Stat};
 
 /// What the marker's entry in the environment begins with.
 const MARKER: &[u8] = b"CARILLON_RUN=";
 
 /// A process that runs; a zombie does not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Process {
     /// Its id.
     pub(crate) pid: i32,
+    /// The id of its parent.
+    pub(crate) parent: i32,
     /// The id of its process group.
     pub(crate) group: i32,
+    /// The id of its session.
+    pub(crate) session: i32,
     /// When it started, in clock ticks since boot: with it an id is no other process's.
     pub(crate) started: u64,
     /// The run whose marker it carries.
     pub(crate) run: Option<RunId>,
+    /// Whether it is called what a keeper is.
+    pub(crate) is_keeper: bool,
 }
 
 impl Process {
@@ -40,9 +48,12 @@ impl Process {
         };
         stat.runs.then(|| Self {
             pid: stat.pid,
+            parent: stat.parent,
             group: stat.group,
+            session: stat.session,
             started: stat.started,
             run: run(),
+            is_keeper: stat.is_called(keeper::NAME),
         })
     }
 
@@ -55,7 +66,9 @@ impl Process {
         };
         // Looked at while the handle is held: what is signalled is what is looked at, or nothing.
         let now = usage::read(&self.pid.to_string()).and_then(|stat| Self::of(&stat));
-        now.as_ref() != Some(self) || pidfd_send_signal(&handle, signal) != Err(Errno::PERM)
+        // Its parent may have ended, its group and its environment have changed.
+        let is_it = now.is_some_and(|now| now.started == self.started);
+        !is_it || pidfd_send_signal(&handle, signal) != Err(Errno::PERM)
     }
 }
 
@@ -64,22 +77,54 @@ pub(crate) fn scan() -> Vec<Process> {
     usage::processes().filter_map(|stat| Process::of(&stat)).collect()
 }
 
-/// Those of `all` that belong to the run: they carry its marker, or are in a group that is led by
-/// one that does. `groups` keeps these groups from scan to scan, because the leader may end first.
+/// Those of `all` that belong to the run: they carry its marker, are in a group or session that is
+/// led by one that does, descend from its `keeper`, or are `inside` its control group. `groups` keeps these groups from scan to
+/// scan, because the leader may end first.
 pub(crate) fn of_run<'a>(
     all: &'a [Process],
     run: RunId,
+    keeper: Option<i32>,
+    inside: &[i32],
     groups: &mut HashSet<i32>,
 ) -> Vec<&'a Process> {
     // The id of a group that was seen empty may pass to another.
-    groups.retain(|group| all.iter().any(|p| p.group == *group));
+    groups.retain(|group| all.iter().any(|p| p.group == *group || p.session == *group));
     let leaders = all.iter().filter(|p| p.run == Some(run) && p.pid == p.group);
     groups.extend(leaders.map(|p| p.group));
+    let below = keeper.map(|keeper| below(all, keeper)).unwrap_or_default();
     let belongs = |p: &Process| match p.run {
-        Some(marked) => marked == run,
-        None => groups.contains(&p.group),
+        Some(marked) if marked == run => true,
+        // A worker that runs within a run has runs of its own.
+        Some(_) => false,
+        None => {
+            groups.contains(&p.group)
+                || groups.contains(&p.session)
+                || below.contains(&p.pid)
+                || inside.contains(&p.pid)
+        }
     };
     all.iter().filter(|&p| belongs(p)).collect()
+}
+
+/// The descendants of a keeper; none of a process that is not one, or not any more.
+fn below(all: &[Process], keeper: i32) -> HashSet<i32> {
+    let mut found = HashSet::new();
+    if !all.iter().any(|p| p.pid == keeper && p.is_keeper) {
+        return found;
+    }
+    let mut children = HashMap::<i32, Vec<i32>>::new();
+    for process in all {
+        children.entry(process.parent).or_default().push(process.pid);
+    }
+    let mut next = vec![keeper];
+    while let Some(parent) = next.pop() {
+        for &child in children.get(&parent).into_iter().flatten() {
+            if found.insert(child) {
+                next.push(child);
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -89,7 +134,7 @@ mod tests {
     #[test]
     fn a_run_is_its_carriers_and_the_groups_that_they_lead() {
         let (ours, other) = (RunId::FIRST, RunId::LAST);
-        let process = |pid, group, run| Process { pid, group, started: 1, run };
+        let process = |pid, group, run| Process { pid, group, run, ..Process::default() };
         let leader = process(10, 10, Some(ours));
         let rest = [
             process(11, 10, None),
@@ -99,13 +144,28 @@ mod tests {
         ];
         let mut groups = HashSet::new();
         let mut pids = |all: &[Process]| -> Vec<i32> {
-            of_run(all, ours, &mut groups).iter().map(|p| p.pid).collect()
+            of_run(all, ours, None, &[], &mut groups).iter().map(|p| p.pid).collect()
         };
         let all = [&[leader][..], &rest].concat();
         assert_eq!(pids(&all), [10, 11, 13]);
         assert_eq!(pids(&rest), [11, 13], "the leader has ended");
         assert_eq!(pids(&rest[1..3]), [13]);
         assert_eq!(pids(&rest[..2]), [] as [i32; 0], "the group was seen empty");
+    }
+
+    #[test]
+    fn what_stands_below_a_keeper_is_of_its_run_wherever_it_went() {
+        let process = |pid, parent| Process { pid, parent, ..Process::default() };
+        let keeper = Process { is_keeper: true, ..process(5, 1) };
+        let other = Process { run: Some(RunId::LAST), ..process(9, 8) };
+        let all = [process(8, 7), process(7, 5), keeper, process(6, 1), other];
+        let pids = |all: &[Process], keeper| -> Vec<i32> {
+            let found = of_run(all, RunId::FIRST, keeper, &[6], &mut HashSet::new());
+            found.iter().map(|p| p.pid).collect()
+        };
+        assert_eq!(pids(&all, Some(5)), [8, 7, 6], "6 is in its control group");
+        assert_eq!(pids(&all, Some(7)), [6], "the keeper's id is another's now");
+        assert_eq!(pids(&all, None), [6]);
     }
 
     #[test]

@@ -1,23 +1,26 @@
 //! One run: a checked job's command is started, its output captured, its time-out and every kill
 //! honoured, and what became of it reported.
 //!
-//! A run is one process group, led by its shell. It ends when the shell ends: what the shell left
-//! in the background goes on after a run that ended by itself, as under cron, with its output
-//! closed. After a kill or a time-out nothing of it is left: the group gets SIGTERM, the grace
-//! period, then SIGKILL, until `/proc` shows no process of it. A process that has left the group
-//! (`setsid`) gets SIGKILL as soon as the group is gone, found by the run's marker
-//! `CARILLON_RUN=<run>` in its environment.
+//! A run is one session and process group, led by its shell. It ends when the shell ends: what the
+//! shell left in the background goes on after a run that ended by itself, as under cron, with its
+//! output closed. After a kill or a time-out nothing of it is left: the group gets SIGTERM, the
+//! grace period, then SIGKILL, until `/proc` shows no process of it. A process that has left the
+//! group (`setsid`) gets SIGKILL as soon as the group is gone, found by the run's marker
+//! `CARILLON_RUN=<run>` in its environment, by standing below the run's keeper, or by being in the
+//! run's control group, where it has one.
 //!
-//! What a worker that dies or freezes cannot do any more, its [`guard`] does.
+//! The processes are started by the worker's [`guard`], off its own address space, which also does
+//! what a worker that dies or freezes cannot do any more.
 //!
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use carillon_core::job::{Job, OnLeaseLoss};
+use carillon_core::job::{Job, OnLeaseLoss, Overflow};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
@@ -25,21 +28,28 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) use capture::marker as dropped_mark;
+use cgroup::Cgroups;
+use earlier::Ledger;
 use guard::Guard;
+use launch::{Launch, Limits, StartError};
 use live::{Bounds, Cause, Live, Orders};
-use process::{Launch, Tree};
+use process::Tree;
 use usage::Census;
 
 use crate::clock;
 
 mod account;
 mod capture;
+pub(crate) mod cgroup;
+mod earlier;
 pub(crate) mod guard;
+mod launch;
 mod live;
 mod marker;
 mod process;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 mod usage;
 
 /// What to run, and within which bounds.
@@ -59,12 +69,21 @@ pub(crate) struct Spec {
     pub(crate) env: BTreeMap<String, String>,
     /// The `CARILLON_*` variables; they win over `env`.
     pub(crate) vars: Vec<(String, String)>,
+    /// The file mode mask; the worker's own where absent.
+    pub(crate) umask: Option<u32>,
+    /// The nice value; the worker's own where absent.
+    pub(crate) nice: Option<i32>,
+    /// Resource limits; the worker's own where absent.
+    pub(crate) limits: Limits,
     /// How long the run may take, from its start.
     pub(crate) timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL; with zero there is no SIGTERM.
     pub(crate) grace: Duration,
     /// How much output is kept, in bytes: the head and, past the limit, the tail.
     pub(crate) output_limit: u64,
+    /// Whether it waits when it writes faster than its output is taken; else what comes meanwhile is
+    /// dropped.
+    pub(crate) blocks: bool,
     /// Whether it goes on when the worker's lease runs out while the worker is frozen.
     pub(crate) keep_on_lease_loss: bool,
 }
@@ -80,9 +99,18 @@ impl Spec {
             user: job.user.clone(),
             env: job.env.clone(),
             vars,
+            umask: job.umask_bits(),
+            nice: job.nice,
+            limits: Limits {
+                memory_bytes: job.limits.memory_bytes,
+                cpu_secs: job.limits.cpu_secs,
+                open_files: job.limits.open_files,
+                processes: job.limits.processes,
+            },
             timeout: job.timeout(),
             grace: job.kill_grace(),
             output_limit: job.output_limit_bytes,
+            blocks: job.overflow == Overflow::Block,
             keep_on_lease_loss: job.on_lease_loss == OnLeaseLoss::Continue,
         }
     }
@@ -120,6 +148,8 @@ pub(crate) enum Event {
     Output(Vec<Chunk>),
     /// Its figures changed. Sent every 2 s at most; an unread one is replaced by the next.
     Progress(Progress),
+    /// A kill was read.
+    Received,
     /// SIGTERM was sent.
     Terminated,
     /// SIGKILL was sent.
@@ -142,7 +172,8 @@ pub(crate) struct Progress {
 /// What became of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Finished {
-    /// Succeeded, failed, timed out or killed. A run that was told to end is never a success.
+    /// Succeeded, failed, timed out or killed; lost, where its keeper was killed. A run that was told
+    /// to end is never a success.
     pub(crate) outcome: Outcome,
     /// Empty on success, else the reason in words.
     pub(crate) err: String,
@@ -154,9 +185,9 @@ pub(crate) struct Finished {
     pub(crate) started: DateTime<Utc>,
     /// When the shell had ended; after a kill, when its whole group had.
     pub(crate) ended: DateTime<Utc>,
-    /// Processor time in milliseconds, exact for the shell and all that it waited for.
+    /// Processor time in milliseconds, exact for everything that had ended with the shell.
     pub(crate) cpu_millis: u64,
-    /// Peak resident memory in bytes. Exact where a process grew larger than the worker itself, else
+    /// Peak resident memory in bytes: of the largest process, exact where it grew beyond some 3 MB, or
     /// the largest sum over the group that was seen, at the start and every 2 s; 0 if none was.
     pub(crate) max_rss_bytes: u64,
     /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
@@ -170,10 +201,12 @@ pub(crate) struct Finished {
     pub(crate) truncated: bool,
     /// Who asked for the kill, if one ended the run.
     pub(crate) killed_by: Option<String>,
+    /// From the order or time-out that ended the run until nothing of it was left.
+    pub(crate) ending_took: Option<Duration>,
 }
 
-/// Processes that are being started at once. Hundreds of threads that fork would keep everything
-/// else, the claims of the next second too, from the processor.
+/// Processes that are being started at once. Hundreds of them would keep everything else, the
+/// claims of the next second too, from the processor.
 const STARTS: usize = 8;
 /// How long a start waits for a place: far less than a lease is certain for after it was checked.
 const START_PATIENCE: Duration = Duration::from_millis(500);
@@ -182,33 +215,43 @@ const START_PATIENCE: Duration = Duration::from_millis(500);
 /// is just being started has no marker until it executes its program.
 const QUIET: (Duration, usize) = (Duration::from_millis(50), 3);
 
-/// Runs jobs. Cheap to clone; all clones share their looks at `/proc`. The default one has no guard:
-/// what it runs outlives a worker that is killed.
+/// Runs jobs. Cheap to clone; all clones share their looks at `/proc`.
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     census: Census,
-    guard: Option<Guard>,
+    guard: Guard,
     starts: Arc<Semaphore>,
-}
-
-impl Default for Executor {
-    fn default() -> Self {
-        let starts = Arc::new(Semaphore::new(STARTS));
-        Self { census: Census::default(), guard: None, starts }
-    }
+    ledger: Option<Ledger>,
+    cgroups: Option<Cgroups>,
 }
 
 impl Executor {
-    /// One whose runs are ended by `guard` when the worker cannot.
+    /// One whose runs are started by `guard`, and ended by it when the worker cannot.
     pub(crate) fn new(guard: Guard) -> Self {
-        Self { guard: Some(guard), ..Self::default() }
+        let starts = Arc::new(Semaphore::new(STARTS));
+        Self { census: Census::default(), guard, starts, ledger: None, cgroups: None }
+    }
+
+    /// The same, with a control group for each run; absent is none.
+    pub(crate) fn grouping(self, cgroups: Option<Cgroups>) -> Self {
+        Self { cgroups, ..self }
+    }
+
+    /// The same, which keeps a list of its live runs in this folder, and begins to end what is left
+    /// of those that an earlier life of the worker has left in it. Needs a runtime.
+    pub(crate) fn keeping_ledger(self, folder: &Path) -> Self {
+        let ledger = Ledger::new(folder);
+        let (runs, cgroups) = (ledger.runs(), self.cgroups.clone());
+        tokio::spawn(earlier::end(ledger.clone(), runs, self.census.clone(), cgroups));
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// Runs `spec` to its end.
     ///
     /// `orders` may be closed at any time; that is no order. `events` is never waited for, and each
     /// may carry 1 MiB of output, so a small bound does: output that does not fit waits in up to
-    /// 4 MiB of memory and is then dropped, which the output itself says. If the future is dropped,
+    /// 4 MiB of memory and is then dropped, which the output itself says; a run that `blocks` is
+    /// stopped by its pipe before. If the future is dropped,
     /// the whole process group is killed.
     ///
     /// Only a few processes are started at once; a start waits for its place 500 ms at most.
@@ -226,15 +269,24 @@ impl Executor {
             return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
         }
         let run = spec.run;
-        if let Some(guard) = &self.guard {
-            guard.watch(run, spec.grace, spec.keep_on_lease_loss).await;
+        if let Some(ledger) = &self.ledger {
+            ledger.begin(run).await;
         }
         let finished = self.launch(spec, orders, events, asked).await;
-        // Not where this future is dropped: then the guard may still have what to end.
-        if let Some(guard) = &self.guard {
-            guard.ended(run);
-        }
+        // Not where this future is dropped: then there may still be what to end.
+        self.forget(run).await;
         finished
+    }
+
+    /// Nothing is left of the run that is to be ended.
+    async fn forget(&self, run: RunId) {
+        self.guard.ended(run);
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(run);
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.end(run).await;
+        }
     }
 
     /// Kills at once what is left of a run whose future was dropped, wherever it went, until nothing
@@ -242,16 +294,16 @@ impl Executor {
     pub(crate) async fn sweep(&self, run: RunId) {
         let (pause, times) = QUIET;
         let (mut groups, mut quiet) = (HashSet::new(), 0);
+        let keeper = self.guard.keeper_of(run);
         while quiet < times {
             let all = self.census.processes_after(Instant::now()).await;
-            let left = marker::of_run(&all, run, &mut groups);
+            let inside = self.cgroups.as_ref().map(|c| c.processes(run)).unwrap_or_default();
+            let left = marker::of_run(&all, run, keeper, &inside, &mut groups);
             let killed = left.into_iter().filter(|process| process.signal(Signal::KILL)).count();
             quiet = if killed == 0 { quiet + 1 } else { 0 };
             sleep(pause).await;
         }
-        if let Some(guard) = &self.guard {
-            guard.ended(run);
-        }
+        self.forget(run).await;
     }
 
     async fn launch(
@@ -268,20 +320,39 @@ impl Executor {
             user: spec.user,
             env: spec.env,
             vars: spec.vars,
+            umask: spec.umask,
+            nice: spec.nice,
+            limits: spec.limits,
+            cgroup: self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run)),
         };
         // One that hangs, in a directory of a dead server, must not keep all others waiting.
         let place = timeout(START_PATIENCE, self.starts.acquire()).await;
-        let started = Tree::start(launch).await;
+        let terms = (spec.grace, spec.keep_on_lease_loss);
+        let started = Tree::start(&self.guard, spec.run, terms, &launch).await;
         drop(place);
         let (tree, pipes) = match started {
             Ok(started) => started,
             Err(e) => {
-                return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
+                let outcome = match e {
+                    // It may have been started in the very moment.
+                    StartError::Gone => {
+                        self.sweep(spec.run).await;
+                        Outcome::Lost
+                    }
+                    _ => Outcome::Failed,
+                };
+                return Finished::without_process(outcome, e.to_string(), asked, None);
             }
         };
-        let bounds =
-            Bounds { timeout: spec.timeout, grace: spec.grace, output_limit: spec.output_limit };
+        let bounds = Bounds {
+            timeout: spec.timeout,
+            grace: spec.grace,
+            output_limit: spec.output_limit,
+            blocks: spec.blocks,
+            cpu_secs: spec.limits.cpu_secs,
+        };
         Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
+            .in_cgroup(self.cgroups.clone().filter(|_| launch.cgroup.is_some()))
             .follow(&mut orders, &events)
             .await
     }
@@ -308,6 +379,7 @@ impl Finished {
             output_bytes: 0,
             truncated: false,
             killed_by,
+            ending_took: None,
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What a worker tells its guard: lines of text on a pipe, each far shorter than the 4096 bytes
-//! that pipe(7) writes whole.
+//! What a worker tells its guard: short lines of text on a socket.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,13 +16,19 @@ pub(super) struct Terms {
     pub(super) grace: Duration,
     /// It goes on when the lease runs out.
     pub(super) keep: bool,
+    /// The process that keeps it, if there is one yet: everything below it is of the run.
+    pub(super) keeper: Option<i32>,
 }
 
 /// One line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
-    /// `run <run> <grace in ms> <kill|continue>`: it is about to be started.
+    /// `run <run> <grace in ms> <kill|continue> [<keeper>]`: it is about to be started, or was by
+    /// an earlier guard.
     Run(RunId, Terms),
+    /// `start <run>`: it is to be started, with the three files that come along: where its standard
+    /// output goes, where its standard error goes, and the socket of its keeper.
+    Start(RunId),
     /// `end <run>`: its shell was reaped. What it left in the background is left alone.
     End(RunId),
     /// `lease <ms>`: until when the lease is certain, since boot.
@@ -33,10 +38,12 @@ pub(super) enum Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Run(run, Terms { grace, keep }) => {
+            Self::Run(run, Terms { grace, keep, keeper }) => {
                 let at_loss = if *keep { "continue" } else { "kill" };
-                write!(f, "run {run} {} {at_loss}", grace.as_millis())
+                write!(f, "run {run} {} {at_loss}", grace.as_millis())?;
+                keeper.map_or(Ok(()), |keeper| write!(f, " {keeper}"))
             }
+            Self::Start(run) => write!(f, "start {run}"),
             Self::End(run) => write!(f, "end {run}"),
             Self::Lease(until) => write!(f, "lease {}", until.as_millis()),
         }
@@ -49,10 +56,14 @@ impl FromStr for Line {
         let run = |text: &str| text.parse::<RunId>().map_err(drop);
         let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(drop);
         match *text.split(' ').collect::<Vec<_>>().as_slice() {
-            ["run", id, grace, at_loss @ ("kill" | "continue")] => {
-                let terms = Terms { grace: millis(grace)?, keep: at_loss == "continue" };
-                Ok(Self::Run(run(id)?, terms))
+            ["run", id, grace, at_loss @ ("kill" | "continue"), ref keeper @ ..]
+                if keeper.len() < 2 =>
+            {
+                let keeper = keeper.first().map(|id| id.parse().map_err(drop)).transpose()?;
+                let keep = at_loss == "continue";
+                Ok(Self::Run(run(id)?, Terms { grace: millis(grace)?, keep, keeper }))
             }
+            ["start", id] => Ok(Self::Start(run(id)?)),
             ["end", id] => Ok(Self::End(run(id)?)),
             ["lease", until] => Ok(Self::Lease(millis(until)?)),
             _ => Err(()),
@@ -60,7 +71,7 @@ impl FromStr for Line {
     }
 }
 
-/// Cuts what is read from the pipe into lines.
+/// Cuts what is read from the socket into lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
@@ -91,11 +102,18 @@ mod tests {
     #[test]
     fn lines_are_read_as_they_are_written() {
         let run = RunId::new(chrono::Utc::now());
-        let terms = |grace, keep| Terms { grace: Duration::from_millis(grace), keep };
+        let terms = |grace, keep| {
+            let grace = Duration::from_millis(grace);
+            Terms { grace, keep, keeper: keep.then_some(i32::MAX) }
+        };
         for (line, text) in [
             (Line::Run(run, terms(10_000, false)), format!("run {run} 10000 kill")),
-            (Line::Run(run, terms(0, true)), format!("run {run} 0 continue")),
-            (Line::Run(run, terms(u64::MAX, true)), format!("run {run} {} continue", u64::MAX)),
+            (Line::Run(run, terms(0, true)), format!("run {run} 0 continue {}", i32::MAX)),
+            (
+                Line::Run(run, terms(u64::MAX, true)),
+                format!("run {run} {} continue {}", u64::MAX, i32::MAX),
+            ),
+            (Line::Start(run), format!("start {run}")),
             (Line::End(run), format!("end {run}")),
             (Line::Lease(Duration::from_millis(1234)), "lease 1234".to_owned()),
         ] {

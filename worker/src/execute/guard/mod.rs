@@ -1,41 +1,58 @@
-//! The guard: a small process beside the worker that ends its runs when the worker cannot.
+//! The guard: a small process beside the worker that starts its runs, and ends them when the worker
+//! cannot.
 //!
 //! A worker that is killed leaves its children behind, and one that is frozen past its lease runs
 //! what the fleet has settled as lost. So the worker tells a second process of its own program,
 //! `carillon-worker guard`, which runs there are and until when its lease is certain. The guard
-//! ends the runs when the pipe from the worker closes, and those that are not to outlive the lease
-//! when its deadline passes: SIGTERM, the run's grace, SIGKILL, until nothing carries their marker.
+//! ends the runs when the socket from the worker closes, and those that are not to outlive the lease
+//! when its deadline passes: SIGTERM, the run's grace, SIGKILL, until nothing of them is left.
 //! It is in a session of its own, where no ctrl-C and no kill of a process group reaches it.
+//!
+//! It starts them because fork(2) takes the longer the larger the process, and a worker is large:
+//! for each run it forks off a [`keeper`], which starts the shell and then answers to the worker by
+//! itself. So a guard that is killed takes no run along: a new one is told what runs there are.
 //!
 //! [`Guard`] is the worker's side, `serve` the other. The guard decides nothing that the worker
 //! can decide itself, and knows neither etcd nor jobs.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use tokio::io::AsyncWriteExt;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::select;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, warn};
+use tracing::error;
 
 use line::{Line, Terms};
 
 pub(crate) use serve::serve;
 
+mod fork;
+pub(crate) mod keeper;
 mod line;
 mod serve;
+pub(crate) mod shell;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-/// How long a start waits for the guard to be told of it. Only a guard that is just being started
-/// again takes as long; the run then starts all the same.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// How long the guard may leave its full pipe unread before it is started again.
+/// What it is called, as in `ps`.
+pub(crate) const NAME: &str = "carillon-guard";
+
+/// How long a start waits for a guard that is being started again, which takes a moment; far less
+/// than a lease is certain for after it was checked.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Starts that wait for the guard: as many as may be under way at once, and then some.
+const STARTS_BOUND: usize = 64;
+/// How long the guard may leave its full socket unread before it is started again.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// The first and the longest pause before it is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -47,8 +64,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
     known: watch::Sender<Known>,
-    /// Up to which change of `known` the guard has been told.
-    told: watch::Receiver<u64>,
+    starts: mpsc::Sender<Start>,
 }
 
 /// What the guard has to know. The newest is told, however often it changed meanwhile: nothing
@@ -57,7 +73,14 @@ pub(crate) struct Guard {
 struct Known {
     runs: BTreeMap<RunId, Terms>,
     lease: Option<Duration>,
-    changes: u64,
+}
+
+/// A run that is to be started.
+#[derive(Debug)]
+struct Start {
+    run: RunId,
+    files: [OwnedFd; 3],
+    told: oneshot::Sender<()>,
 }
 
 impl Guard {
@@ -66,29 +89,62 @@ impl Guard {
         Self::start_as(&["guard"])
     }
 
-    fn start_as(arguments: &'static [&'static str]) -> Self {
+    pub(crate) fn start_as(arguments: &'static [&'static str]) -> Self {
         let (known, to_tell) = watch::channel(Known::default());
-        let (telling, told) = watch::channel(0);
-        tokio::spawn(keep(arguments, to_tell, telling));
-        Self { known, told }
+        let (starts, to_start) = mpsc::channel(STARTS_BOUND);
+        tokio::spawn(keep(arguments, to_tell, to_start));
+        Self { known, starts }
     }
 
-    /// To be awaited before a process of the run is started: from then on the guard ends the run
-    /// when the worker dies, and unless `keep_on_lease_loss` when the lease runs out. `grace` is
-    /// between SIGTERM and SIGKILL. Takes 200 ms at most, the hop to another task as a rule.
-    pub(crate) async fn watch(&self, run: RunId, grace: Duration, keep_on_lease_loss: bool) {
-        let change = self.change(|known| {
-            known.runs.insert(run, Terms { grace, keep: keep_on_lease_loss });
+    /// Has a keeper forked off for the run; `files` are where its standard output goes, where its
+    /// standard error goes, and the keeper's socket. From then on the guard ends the run when the
+    /// worker dies, and unless `keep_on_lease_loss` when the lease runs out. `grace` is between
+    /// SIGTERM and SIGKILL.
+    ///
+    /// # Errors
+    /// No guard could be told within two seconds. Should one be told later, the keeper finds its
+    /// socket closed.
+    pub(crate) async fn keeper(
+        &self,
+        run: RunId,
+        grace: Duration,
+        keep_on_lease_loss: bool,
+        files: [OwnedFd; 3],
+    ) -> io::Result<()> {
+        let terms = Terms { grace, keep: keep_on_lease_loss, keeper: None };
+        self.known.send_modify(|known| {
+            known.runs.insert(run, terms);
         });
-        let mut told = self.told.clone();
-        if timeout(PATIENCE, told.wait_for(|&told| told >= change)).await.is_err() {
-            warn!(%run, "starts before the guard knows of it");
+        let (told, was_told) = oneshot::channel();
+        let asking = async {
+            let asked = self.starts.send(Start { run, files, told }).await;
+            asked.is_ok() && was_told.await.is_ok()
+        };
+        match timeout(PATIENCE, asking).await {
+            Ok(true) => Ok(()),
+            _ => Err(io::Error::other("the worker has no guard now; see its log")),
         }
+    }
+
+    /// The run is started, and kept by this process. Never waits.
+    pub(crate) fn kept_by(&self, run: RunId, keeper: i32) {
+        // The guard has forked it off and knows; a later one is told with everything else.
+        self.known.send_if_modified(|known| {
+            if let Some(terms) = known.runs.get_mut(&run) {
+                terms.keeper = Some(keeper);
+            }
+            false
+        });
+    }
+
+    /// Which process keeps the run, while that runs.
+    pub(crate) fn keeper_of(&self, run: RunId) -> Option<i32> {
+        self.known.borrow().runs.get(&run)?.keeper
     }
 
     /// The run's shell was reaped: what it left behind is left alone. Never waits.
     pub(crate) fn ended(&self, run: RunId) {
-        self.change(|known| {
+        self.known.send_modify(|known| {
             known.runs.remove(&run);
         });
     }
@@ -98,18 +154,7 @@ impl Guard {
     /// ends the runs that were not to be kept; a later deadline does not save them. To be called
     /// before anything acts on a new lease. Until the first call there is no deadline. Never waits.
     pub(crate) fn lease_until(&self, since_boot: Duration) {
-        self.change(|known| known.lease = Some(since_boot));
-    }
-
-    /// Returns the number of the change.
-    fn change(&self, change: impl FnOnce(&mut Known)) -> u64 {
-        let mut number = 0;
-        self.known.send_modify(|known| {
-            change(known);
-            known.changes += 1;
-            number = known.changes;
-        });
-        number
+        self.known.send_modify(|known| known.lease = Some(since_boot));
     }
 }
 
@@ -132,6 +177,7 @@ impl Known {
                 Line::Run(run, terms) => drop(self.runs.insert(run, terms)),
                 Line::End(run) => drop(self.runs.remove(&run)),
                 Line::Lease(until) => self.lease = Some(until),
+                Line::Start(_) => {}
             }
         }
         text
@@ -142,12 +188,12 @@ impl Known {
 async fn keep(
     arguments: &'static [&'static str],
     mut known: watch::Receiver<Known>,
-    told: watch::Sender<u64>,
+    mut starts: mpsc::Receiver<Start>,
 ) {
     let mut pause = PAUSES.0;
     loop {
         let begun = Instant::now();
-        let Err(why) = one(arguments, &mut known, &told).await else { return };
+        let Err(why) = one(arguments, &mut known, &mut starts).await else { return };
         if begun.elapsed() > SETTLED {
             pause = PAUSES.0;
         }
@@ -164,45 +210,78 @@ async fn keep(
 async fn one(
     arguments: &[&str],
     known: &mut watch::Receiver<Known>,
-    told: &watch::Sender<u64>,
+    starts: &mut mpsc::Receiver<Start>,
 ) -> Result<(), String> {
-    let mut guard = start(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
-    let mut pipe = guard.stdin.take().ok_or("it has no pipe")?;
+    let started = begin(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
+    let (mut guard, mut channel) = started;
     let mut knows = Known::default();
+    let mut start = None;
     loop {
-        let (text, change) = {
-            let new = known.borrow_and_update();
-            (knows.catch_up(&new), new.changes)
+        let text = knows.catch_up(&known.borrow_and_update());
+        let telling = async {
+            channel.write_all(text.as_bytes()).await?;
+            match start.take() {
+                Some(start) => hand_over(&channel, start).await,
+                None => Ok(()),
+            }
         };
-        match timeout(READ_LIMIT, pipe.write_all(text.as_bytes())).await {
-            Ok(Ok(())) => told.send_replace(change),
+        match timeout(READ_LIMIT, telling).await {
+            Ok(Ok(())) => {}
             failed => {
-                // Before the pipe closes: it would take that for the worker's death.
+                // Before the socket closes: it would take that for the worker's death.
                 guard.kill().await.ok();
                 let why = failed.map_or("it does not listen".to_owned(), |e| format!("{e:?}"));
                 return Err(why);
             }
-        };
+        }
         select! {
+            // What has changed is told before the handles are found to be dropped.
+            biased;
             status = guard.wait() => {
                 return Err(status.map_or_else(|e| e.to_string(), |s| format!("it ended: {s}")));
             }
             changed = known.changed() => if changed.is_err() {
                 return Ok(());
             },
+            asked = starts.recv() => match asked {
+                Some(asked) => start = Some(asked),
+                None => return Ok(()),
+            },
         }
     }
 }
 
-fn start(arguments: &[&str]) -> io::Result<Child> {
+/// Sends the line that starts a run, with its files.
+async fn hand_over(channel: &UnixStream, start: Start) -> io::Result<()> {
+    let line = format!("{}\n", Line::Start(start.run));
+    let files = start.files.each_ref().map(AsFd::as_fd);
+    channel
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            let mut along = SendAncillaryBuffer::new(&mut space);
+            along.push(SendAncillaryMessage::ScmRights(&files));
+            let line = [IoSlice::new(line.as_bytes())];
+            // So short a line goes whole or not at all.
+            Ok(sendmsg(channel, &line, &mut along, SendFlags::NOSIGNAL)?)
+        })
+        .await?;
+    // Whoever asked may have lost patience.
+    start.told.send(()).ok();
+    Ok(())
+}
+
+fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
     // The program that runs now, even if another has been installed in its place.
-    Command::new("/proc/self/exe")
+    let guard = Command::new("/proc/self/exe")
         .arg0("carillon-worker")
         .args(arguments)
         // It needs nothing of it, and must not carry the marker of a run that a worker is part of.
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .spawn()
+        .spawn()?;
+    Ok((guard, UnixStream::from_std(ours)?))
 }

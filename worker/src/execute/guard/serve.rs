@@ -1,25 +1,32 @@
 //! The guard process: one thread, asleep until the worker says something, the lease's deadline
-//! passes, or the pipe closes.
+//! passes, a keeper ends, or the socket closes.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use carillon_core::id::RunId;
 use nix::sys::signal::{SigSet, Signal as Blocked};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::process::{Signal, WaitOptions, wait as wait_for_child};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
 use tracing::{info, warn};
 
+use super::fork::{fork, leave};
+use super::keeper::{self, Files};
 use super::line::{Line, Lines, Terms};
 use crate::clock::since_boot;
+use crate::execute::account::Account;
+use crate::execute::cgroup::Cgroups;
 use crate::execute::marker::{self, Process};
 
 /// The first and the longest pause between two looks for processes that are being ended.
@@ -27,52 +34,145 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// A run is over when nothing of it is seen for so long: a process that is just being started has
 /// no marker until it executes its program.
 const QUIET: Duration = Duration::from_millis(100);
+/// Signals that do not end the guard and its keepers.
+const DEAF: [Blocked; 4] = [Blocked::SIGINT, Blocked::SIGTERM, Blocked::SIGHUP, Blocked::SIGQUIT];
+/// What tells of a child that ended.
+const CHILDREN: [Blocked; 1] = [Blocked::SIGCHLD];
 
 /// Guards the runs of the worker at the other end of standard input, until it is gone and they are
 /// too. `SIGINT`, `SIGTERM`, `SIGHUP` and `SIGQUIT` do not end it.
 ///
 /// # Errors
-/// The kernel refuses a timer, or standard input cannot be read.
+/// The kernel refuses a timer, or standard input is no socket.
 pub(crate) fn serve() -> io::Result<()> {
-    // Blocked for ever is as good as ignored. Nothing is started here that would inherit it.
-    let deaf = [Blocked::SIGINT, Blocked::SIGTERM, Blocked::SIGHUP, Blocked::SIGQUIT];
-    deaf.into_iter().collect::<SigSet>().thread_block()?;
+    // Blocked for ever is as good as ignored. Every shell has them back.
+    DEAF.into_iter().chain(CHILDREN).collect::<SigSet>().thread_block()?;
+    let children = children()?;
     // Fails only for the leader of a group, which is out of reach already.
     nix::unistd::setsid().ok();
     // It would be called `exe`.
-    fs::write("/proc/self/comm", "carillon-guard").ok();
-    let mut pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    fs::write("/proc/self/comm", super::NAME).ok();
+    // A name service that is loaded here is loaded for every keeper.
+    Account::find(None).ok();
+    let cgroups = Cgroups::find().ok();
+    let mut channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?;
-    let mut lines = Lines::default();
     let mut wards = Wards::default();
-    let mut buffer = [0; 4096];
     loop {
         if wards.is_due(since_boot()) {
-            wards.sweep(since_boot(), &marker::scan());
+            wards.sweep(since_boot(), &marker::scan(), cgroups.as_ref());
         }
         if wards.are_over() {
             return Ok(());
         }
-        if !wait(&timer, wards.next(), (!wards.closed).then_some(&pipe))? {
+        let woken = wait(&timer, wards.next(), &children, (!wards.closed).then_some(&channel))?;
+        if woken.by_child {
+            children.read_signal()?;
+        }
+        while let Ok(Some(_)) = wait_for_child(WaitOptions::NOHANG) {}
+        if !woken.by_worker {
             continue;
         }
-        match pipe.read(&mut buffer)? {
-            0 => wards.close(since_boot()),
-            read => {
-                for line in lines.take(buffer.get(..read).unwrap_or_default()) {
-                    match line {
-                        Ok(line) => wards.accept(line),
-                        Err(text) => warn!("guard: not understood: {text:?}"),
+        let Some(lines) = channel.receive()? else {
+            wards.close(since_boot());
+            continue;
+        };
+        for line in lines {
+            match line {
+                Ok(Line::Start(run)) => {
+                    let Some(files) = channel.files() else { continue };
+                    if wards.is_doomed(run) {
+                        files.refuse("the worker's lease had run out");
+                        continue;
+                    }
+                    match fork() {
+                        Ok(Some(keeper)) => wards.kept_by(run, keeper.as_raw()),
+                        Ok(None) => {
+                            drop((channel, timer, children));
+                            if let Err(e) = keeper::keep(files) {
+                                warn!(%run, "keeper: {e}");
+                            }
+                            leave(0);
+                        }
+                        Err(e) => files.refuse(&format!("cannot start a process: {e}")),
                     }
                 }
-                wards.look_again(since_boot());
+                Ok(line) => wards.accept(line),
+                Err(text) => warn!("guard: not understood: {text:?}"),
             }
         }
+        wards.look_again(since_boot());
     }
 }
 
-/// Sleeps until `until`, since boot, or until the pipe can be read; returns whether it can.
-fn wait(timer: &OwnedFd, until: Option<Duration>, pipe: Option<&File>) -> io::Result<bool> {
+/// Can be read when a child has ended.
+pub(super) fn children() -> io::Result<SignalFd> {
+    // Reading must not wait: where this is tested, another thread may have had the signal.
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&CHILDREN.into_iter().collect(), flags)?)
+}
+
+/// The worker's words, and the files that come with them.
+struct Channel {
+    socket: OwnedFd,
+    lines: Lines,
+    /// What came with each start that has not been read yet.
+    files: VecDeque<Vec<OwnedFd>>,
+}
+
+impl Channel {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, lines: Lines::default(), files: VecDeque::new() }
+    }
+
+    /// The next lines; nothing when the worker is gone.
+    fn receive(&mut self) -> io::Result<Option<Vec<Result<Line, String>>>> {
+        let mut buffer = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut along = RecvAncillaryBuffer::new(&mut space);
+        let into = &mut [IoSliceMut::new(&mut buffer)];
+        let got = match recvmsg(&self.socket, into, &mut along, RecvFlags::CMSG_CLOEXEC) {
+            Ok(got) => got,
+            Err(Errno::INTR) => return Ok(Some(Vec::new())),
+            // It went with words of ours unread.
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let mut files = Vec::new();
+        for message in along.drain() {
+            if let RecvAncillaryMessage::ScmRights(came) = message {
+                files.extend(came);
+            }
+        }
+        // Where there was no room for them, their start still has to find its place empty.
+        if !files.is_empty() || got.flags.contains(ReturnFlags::CTRUNC) {
+            self.files.push_back(files);
+        }
+        let bytes = buffer.get(..got.bytes).unwrap_or_default();
+        Ok((got.bytes > 0).then(|| self.lines.take(bytes)))
+    }
+
+    /// The files of the next start; nothing where the guard had no room for them.
+    fn files(&mut self) -> Option<Files> {
+        let files: [OwnedFd; 3] = self.files.pop_front()?.try_into().ok()?;
+        let [out, err, talk] = files;
+        Some(Files { out, err, talk })
+    }
+}
+
+/// What has woken the guard.
+struct Woken {
+    by_worker: bool,
+    by_child: bool,
+}
+
+/// Sleeps until `until`, since boot, or until there is something to read.
+fn wait(
+    timer: &OwnedFd,
+    until: Option<Duration>,
+    children: &SignalFd,
+    channel: Option<&Channel>,
+) -> io::Result<Woken> {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     // A timer set to zero is off.
     let at = until.map_or(zero, |at| Timespec {
@@ -81,13 +181,17 @@ fn wait(timer: &OwnedFd, until: Option<Duration>, pipe: Option<&File>) -> io::Re
     });
     let setting = Itimerspec { it_interval: zero, it_value: at };
     timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &setting)?;
-    let mut handles = vec![PollFd::new(timer, PollFlags::IN)];
-    handles.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+    let mut handles = vec![
+        PollFd::new(timer, PollFlags::IN),
+        PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN),
+    ];
+    handles.extend(channel.map(|channel| PollFd::new(&channel.socket, PollFlags::IN)));
     match poll(&mut handles, None) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(e) => return Err(e.into()),
     }
-    Ok(handles.get(1).is_some_and(|pipe| !pipe.revents().is_empty()))
+    let is_ready = |n: usize| handles.get(n).is_some_and(|handle| !handle.revents().is_empty());
+    Ok(Woken { by_child: is_ready(1), by_worker: is_ready(2) })
 }
 
 /// The runs that are guarded. All instants are since boot.
@@ -127,7 +231,19 @@ impl Wards {
             }
             Line::End(run) => drop(self.runs.remove(&run)),
             Line::Lease(until) => self.lease = Some(until),
+            Line::Start(_) => {}
         }
+    }
+
+    fn kept_by(&mut self, run: RunId, keeper: i32) {
+        if let Some(ward) = self.runs.get_mut(&run) {
+            ward.terms.keeper = Some(keeper);
+        }
+    }
+
+    /// Whether the run is being ended, or has to be by now.
+    fn is_doomed(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|ward| ward.doom.is_some())
     }
 
     /// The worker speaks, so it may have started a process of a run that was over.
@@ -183,10 +299,18 @@ impl Wards {
     }
 
     /// Goes on ending the runs of which `all` processes show something.
-    fn sweep(&mut self, now: Duration, all: &[Process]) {
+    fn sweep(&mut self, now: Duration, all: &[Process], cgroups: Option<&Cgroups>) {
         for (run, ward) in &mut self.runs {
             if let Some(doom) = ward.doom.as_mut().filter(|doom| !doom.over) {
-                doom.sweep(*run, now, all);
+                let inside = cgroups.map(|cgroups| cgroups.processes(*run)).unwrap_or_default();
+                let left = marker::of_run(all, *run, ward.terms.keeper, &inside, &mut doom.groups);
+                if let Some(cgroups) = cgroups.filter(|_| now >= doom.kill_at) {
+                    cgroups.kill(*run);
+                }
+                doom.sweep(*run, now, &left);
+                if let Some(cgroups) = cgroups.filter(|_| doom.over) {
+                    cgroups.remove(*run);
+                }
             }
         }
         self.look_at = now + self.pause;
@@ -209,8 +333,8 @@ impl Doom {
         }
     }
 
-    fn sweep(&mut self, run: RunId, now: Duration, all: &[Process]) {
-        let left = marker::of_run(all, run, &mut self.groups);
+    /// Goes on ending the run, of which this is left.
+    fn sweep(&mut self, run: RunId, now: Duration, left: &[&Process]) {
         if left.is_empty() {
             self.over = now - *self.quiet.get_or_insert(now) >= QUIET;
             if self.over {
@@ -251,8 +375,8 @@ mod tests {
 
     fn two() -> Wards {
         let mut wards = Wards::default();
-        wards.accept(Line::Run(RunId::FIRST, Terms { grace: at(2), keep: false }));
-        wards.accept(Line::Run(RunId::LAST, Terms { grace: at(2), keep: true }));
+        wards.accept(Line::Run(RunId::FIRST, Terms { grace: at(2), keep: false, keeper: None }));
+        wards.accept(Line::Run(RunId::LAST, Terms { grace: at(2), keep: true, keeper: None }));
         wards
     }
 
@@ -277,9 +401,9 @@ mod tests {
         let mut wards = two();
         wards.accept(Line::Lease(at(10)));
         assert!(wards.is_due(at(10)));
-        wards.sweep(at(10), &[]);
+        wards.sweep(at(10), &[], None);
         assert_eq!(wards.next(), Some(at(10) + PAUSES.0));
-        wards.sweep(at(11), &[]);
+        wards.sweep(at(11), &[], None);
         assert_eq!(wards.next(), None, "over, and the worker is silent");
         wards.accept(Line::Lease(at(30)));
         wards.look_again(at(20));
@@ -288,13 +412,13 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_ends_all_and_then_the_guard() {
+    fn a_closed_socket_ends_all_and_then_the_guard() {
         let mut wards = two();
         wards.close(at(5));
         assert!(wards.is_due(at(5)) && !wards.are_over());
         assert_eq!(doomed(&wards), [RunId::FIRST, RunId::LAST]);
-        wards.sweep(at(5), &[]);
-        wards.sweep(at(6), &[]);
+        wards.sweep(at(5), &[], None);
+        wards.sweep(at(6), &[], None);
         assert!(wards.are_over());
         let mut idle = Wards::default();
         idle.close(at(5));
@@ -304,13 +428,13 @@ mod tests {
     #[test]
     fn looks_grow_rare_but_none_is_later_than_a_kill() {
         let mut wards = two();
-        let process = Process { pid: i32::MAX, group: 1, started: 1, run: Some(RunId::FIRST) };
+        let process = Process { pid: i32::MAX, run: Some(RunId::FIRST), ..Process::default() };
         wards.close(at(5));
         let mut now = at(5);
         let mut looks = 0;
         while now < at(7) {
             assert!(wards.is_due(now));
-            wards.sweep(now, std::slice::from_ref(&process));
+            wards.sweep(now, std::slice::from_ref(&process), None);
             now = wards.next().unwrap();
             looks += 1;
         }

@@ -5,6 +5,11 @@ use super::*;
 const AS_THE_GUARD: &[&str] =
     &["--exact", "execute::guard::tests::as_the_guard", "--ignored", "--nocapture"];
 
+/// A guard for other tests.
+pub(crate) fn guard() -> Guard {
+    Guard::start_as(AS_THE_GUARD)
+}
+
 #[test]
 #[ignore = "the process that other tests start"]
 fn as_the_guard() {
@@ -13,11 +18,10 @@ fn as_the_guard() {
 
 #[test]
 fn who_knows_something_is_told_the_difference() {
-    let terms = Terms { grace: Duration::from_secs(1), keep: false };
+    let terms = Terms { grace: Duration::from_secs(1), keep: false, keeper: None };
     let known = |runs: &[RunId], lease: Option<u64>| Known {
         runs: runs.iter().map(|&run| (run, terms)).collect(),
         lease: lease.map(Duration::from_secs),
-        changes: 0,
     };
     let (a, b) = (RunId::FIRST, RunId::LAST);
     let mut knows = Known::default();
@@ -58,13 +62,20 @@ async fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     timeout(Duration::from_secs(10), asking).await.unwrap()
 }
 
+/// Files for a keeper, and our end of its socket; where the output goes is none of these tests'.
+fn files() -> ([OwnedFd; 3], std::os::unix::net::UnixStream) {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let null = || OwnedFd::from(std::fs::File::create("/dev/null").unwrap());
+    ([null(), null(), theirs.into()], ours)
+}
+
 // One test, because it looks for the guards of this process.
 #[tokio::test]
 async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
-    let guard = Guard::start_as(AS_THE_GUARD);
+    let guard = guard();
     let run = RunId::new(chrono::Utc::now());
-    guard.watch(run, Duration::from_millis(100), false).await;
-    assert!(*guard.told.borrow() > 0, "told before the run starts");
+    let (to_keep, _talk) = files();
+    guard.keeper(run, Duration::from_millis(100), false, to_keep).await.unwrap();
     let mut process = std::process::Command::new("/bin/sleep")
         .arg("600")
         .env("CARILLON_RUN", run.to_string())
@@ -76,7 +87,8 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), kill).unwrap();
     until(|| guards().into_iter().find(|&pid| pid != first)).await;
     let other = RunId::new(chrono::Utc::now());
-    guard.watch(other, Duration::ZERO, false).await;
+    let (to_keep, _talk) = files();
+    guard.keeper(other, Duration::ZERO, false, to_keep).await.unwrap();
     guard.ended(other);
     assert_eq!(process.try_wait().unwrap(), None, "no guard ended it by going");
 

@@ -1,0 +1,159 @@
+//! Runs that try to get away, and what is done to them from outside.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::super::cgroup::Cgroups;
+use super::super::usage;
+use super::*;
+
+fn is_running(pid: i32) -> bool {
+    usage::read(&pid.to_string()).is_some_and(|stat| stat.runs)
+}
+
+/// The number on the first line of output.
+async fn number(run: &mut Followed) -> i32 {
+    run.until_output("\n").await;
+    let text = String::from_utf8(run.bytes(None)).unwrap();
+    text.lines().next().unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_double_fork_in_another_session_with_no_environment_is_killed_too() {
+    let escape = "setsid env -i sh -c 'trap \"\" TERM; sleep 600 & echo $!'";
+    let mut run = Followed::start(spec(&format!("{escape}; sleep 600")));
+    let escaped = number(&mut run).await;
+    assert!(is_running(escaped));
+    run.kill("alice", None).await;
+    let done = run.end().await;
+    assert_eq!((done.outcome, done.killed_by.as_deref()), (Outcome::Killed, Some("alice")));
+    assert!(!is_running(escaped));
+    assert_gone(run.pid()).await;
+}
+
+#[tokio::test]
+async fn a_shell_that_is_killed_from_outside_has_failed_by_that_signal() {
+    let mut run = Followed::start(spec("echo up; sleep 600"));
+    run.until_output("up").await;
+    let shell = Pid::from_raw(run.pid());
+    kill(shell, Signal::SIGKILL).unwrap();
+    let done = run.end().await;
+    assert_eq!((done.outcome, done.signal), (Outcome::Failed, Some(9)));
+    assert_eq!((done.err.as_str(), done.ending_took), ("ended by signal 9 (SIGKILL)", None));
+    nix::sys::signal::killpg(shell, Signal::SIGKILL).ok();
+}
+
+#[tokio::test]
+async fn every_signal_that_ends_a_shell_is_named() {
+    let executor = executor();
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGABRT,
+        Signal::SIGUSR1,
+        Signal::SIGSEGV,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+        Signal::SIGALRM,
+        Signal::SIGTERM,
+        Signal::SIGXFSZ,
+        Signal::SIGSYS,
+    ] {
+        let number = signal as i32;
+        let command = format!("ulimit -c 0; kill -{number} $$; sleep 600");
+        let done = Followed::start_by(&executor, spec(&command)).end().await;
+        assert_eq!((done.outcome, done.signal), (Outcome::Failed, Some(number)), "{signal}");
+        assert_eq!(done.err, format!("ended by signal {number} ({signal})"));
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_keeper_is_killed_is_lost_and_leaves_nothing() {
+    let spec = spec("echo $PPID; setsid sleep 600 & sleep 600");
+    let id = spec.run;
+    let mut run = Followed::start(spec);
+    let keeper = number(&mut run).await;
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    let done = run.end().await;
+    assert_eq!(done.outcome, Outcome::Lost);
+    assert!(
+        done.err.starts_with("ended because the process that kept it was killed"),
+        "{}",
+        done.err
+    );
+    assert!(marker::scan().iter().all(|process| process.run != Some(id)));
+}
+
+#[tokio::test]
+async fn a_run_survives_its_guard_and_the_next_has_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let wait = format!("echo $PPID; until [ -e {} ]; do sleep 0.02; done", go.display());
+    let executor = executor();
+    let mut run = Followed::start_by(&executor, spec(&wait));
+    let keeper = number(&mut run).await;
+    let guard = usage::read(&keeper.to_string()).unwrap().parent;
+    kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
+    let next = Followed::start_by(&executor, spec("echo next")).end().await;
+    // The one that was killed may have been asked for it.
+    assert!(matches!(next.outcome, Outcome::Succeeded | Outcome::Lost), "{}", next.err);
+    let next = Followed::start_by(&executor, spec("echo next")).end().await;
+    assert_eq!(next.output, "next\n", "{}", next.err);
+    fs::write(go, "").unwrap();
+    assert_eq!(run.end().await.outcome, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_has_left_is_ended_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, another) = (RunId::new(Utc::now()), RunId::new(Utc::now()));
+    let start = |run: RunId| {
+        let mut sleep = std::process::Command::new("/bin/sleep");
+        sleep.arg("600").env("CARILLON_RUN", run.to_string()).spawn().unwrap()
+    };
+    let (mut left, mut other) = (start(ours), start(another));
+    let live = folder.path().join("live");
+    fs::create_dir(&live).unwrap();
+    fs::write(live.join(ours.to_string()), "").unwrap();
+    let executor = executor().keeping_ledger(folder.path());
+    let over = async {
+        while left.try_wait().unwrap().is_none() || live.join(ours.to_string()).exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), over).await.unwrap();
+    assert_eq!(other.try_wait().unwrap(), None);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    // A run stands there while it lives.
+    let mut run = Followed::start_by(&executor, spec(&format!("ls {}", live.display())));
+    let id = run.end().await.output;
+    assert!(id.trim().parse::<RunId>().is_ok(), "{id}");
+    assert_eq!(fs::read_dir(live).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_control_group_holds_what_left_everything_else() {
+    let cgroups = match Cgroups::find() {
+        Ok(cgroups) => cgroups,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let executor = executor().grouping(Some(cgroups.clone()));
+    let inside = "cat /proc/self/cgroup; setsid env -i sh -c 'trap \"\" TERM; sleep 600 & wait' &";
+    let spec = spec(&format!("{inside} echo up; wait"));
+    let id = spec.run;
+    let mut run = Followed::start_by(&executor, spec);
+    run.until_output("up").await;
+    let text = String::from_utf8(run.bytes(None)).unwrap();
+    assert!(text.contains(&format!("carillon-run-{id}")), "{text}");
+    assert!(!cgroups.processes(id).is_empty());
+    run.kill("alice", Some(Duration::ZERO)).await;
+    let done = run.end().await;
+    assert!(done.err.starts_with("killed by alice (SIGKILL, gone after "), "{}", done.err);
+    assert!(cgroups.processes(id).is_empty());
+    assert_eq!(cgroups.used(id), None, "its group is removed");
+    let done = Followed::start_by(&executor, super::spec("head -c 100000000 /dev/zero >/dev/null"));
+    let done = { done }.end().await;
+    assert!(done.cpu_millis > 0 && done.outcome == Outcome::Succeeded, "{done:?}");
+}
