@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::{FleetSettings, rules_version};
 use crate::id::{JobName, RunId, Slot};
-use crate::job::{CatchUp, Checked, Concurrency, Job, JobEntry, OnLost, Overflow};
+use crate::job::{CatchUp, Checked, Concurrency, JobEntry, OnLost};
 use crate::run::{LiveRun, Outcome, Running, Trigger, TriggerRequest};
 use crate::schedule::{Plan, Schedule};
 
@@ -458,13 +458,6 @@ fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> 
     let zone = old.zone.parse().ok()?;
     let reason = "the job was changed before its time came".to_owned();
     gap(&schedule, zone, old.through, through, reason)
-}
-
-/// The policies of a job that this version keeps and shows but does not act on yet.
-pub fn not_acted_on(job: &Job) -> Vec<&'static str> {
-    let list = [
-    ];
-    list.into_iter().filter_map(|(set, what)| set.then_some(what)).collect()
 }
 
 #[cfg(test)]

@@ -410,6 +410,9 @@ impl Daemon {
                     self.supervisor.nudge.filed(None, &job, &done.value);
                     drop(self.reports.try_send(Report::Done(job, done)));
                 }
+                Act::Complete(job, done) => {
+                    drop(self.reports.try_send(Report::Lingers(job, done)));
+                }
                 Act::Raise(revision, settings) => {
                     let claims = self.claims.clone();
                     tokio::spawn(async move {

@@ -67,6 +67,8 @@ pub(crate) enum Act {
     Abandon(RunId, String),
     /// A decision is taken to MongoDB.
     Report(JobName, Box<Versioned<RunRecord>>),
+    /// Write a decision down that its own worker has left behind.
+    Complete(JobName, Box<Versioned<RunRecord>>),
     /// The fleet's settings are written, if they are still at this revision.
     Raise(i64, FleetSettings),
 }
@@ -544,7 +546,7 @@ impl Decider {
     fn complete(&mut self, job: &JobName, id: RunId, now: DateTime<Utc>) {
         if let Some(done) = self.schedule.done(job, id).cloned() {
             debug!(%job, run = %id, "completing a record that lingers");
-            self.acts.push(Act::Report(job.clone(), Box::new(done)));
+            self.acts.push(Act::Complete(job.clone(), Box::new(done)));
             if let Some(again) = self.schedule.completion_of(job, id, now) {
                 self.schedule.agenda.insert(Due::Lingering(job.clone(), id), again);
             }

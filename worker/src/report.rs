@@ -39,6 +39,8 @@ mod spool;
 pub(crate) const REPORTS_BOUND: usize = 1024;
 /// What may wait in memory while MongoDB answers, in bytes: a slow one has the rest go to disk.
 const MEMORY_BOUND: usize = 8 << 20;
+/// With less than this in memory, in bytes, there is time for what others have left behind.
+const IDLE_BELOW: usize = 1 << 20;
 /// Batches under way at once: more would only make them smaller.
 const WRITES: usize = 2;
 /// The first and the longest pause after a failure.
@@ -64,6 +66,9 @@ pub(crate) enum Report {
     Progress(Progress),
     /// A decision is final; etcd holds it until this is acknowledged.
     Done(JobName, Box<Versioned<RunRecord>>),
+    /// A decision of somebody else, or of an earlier life, that nobody has acknowledged for long.
+    /// Passed over while there is enough to do: it is seen again, and on many workers.
+    Lingers(JobName, Box<Versioned<RunRecord>>),
 }
 
 impl Report {
@@ -72,7 +77,7 @@ impl Report {
             Self::Started(record) => record.id,
             Self::Output { run, .. } => *run,
             Self::Progress(progress) => progress.id,
-            Self::Done(_, done) => done.value.id,
+            Self::Done(_, done) | Self::Lingers(_, done) => done.value.id,
         }
     }
 }
@@ -172,8 +177,7 @@ impl Reporter {
                     if count == 0 {
                         give_up = Some(Instant::now() + self.patience);
                     }
-                    let now = Instant::now();
-                    arrived.drain(..).for_each(|report| self.queue.add(report, now));
+                    arrived.drain(..).for_each(|report| self.file(report));
                 }
                 Some(written) = writes.join_next() => match written {
                     Ok(written) => self.on_written(written),
@@ -187,6 +191,16 @@ impl Reporter {
                 }
             }
         }
+    }
+
+    fn file(&mut self, report: Report) {
+        let idle = !self.away && self.disk.spool.is_empty() && self.queue.bytes() < IDLE_BELOW;
+        let report = match report {
+            Report::Lingers(..) if !idle => return,
+            Report::Lingers(job, done) => Report::Done(job, done),
+            other => other,
+        };
+        self.queue.add(report, Instant::now());
     }
 
     fn is_over(&self, writes: &JoinSet<Written>) -> bool {

@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::path::Path;
 
-use carillon_core::decide::not_acted_on;
 use carillon_core::job::{Checked, Job, JobEntry};
 use carillon_core::jobs::Expected;
 use chrono::Utc;
@@ -41,9 +40,6 @@ pub(super) async fn apply(
         let zone = checked.zone.unwrap_or_default();
         if checked.schedule.next_after(zone, Utc::now()).is_none() {
             print::note(&format!("{}: its schedule never fires again", checked.name));
-        }
-        for policy in not_acted_on(&checked.job) {
-            print::note(&format!("{name}: kept, but not acted on by this version: {policy}"));
         }
         for field in unknown(&checked.job) {
             print::note(&format!("{name}: `{field}` is no field of a job; it is kept as it is"));

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use carillon_core::decide::not_acted_on;
 use carillon_core::id::JobName;
 use carillon_core::job::JobEntry;
 use carillon_core::records::HistoryFilter;
@@ -126,10 +125,6 @@ pub(super) async fn get(
             other => other.to_string(),
         };
         print::clean_line(&format!("  {field:<20} {shown}"))?;
-    }
-    let ignored = not_acted_on(&checked.job);
-    if !ignored.is_empty() {
-        print::line(&format!("  kept, but not acted on by this version: {}", ignored.join(", ")))?;
     }
     if checked.job.enabled {
         let put_off = checked.job.spread();

@@ -84,7 +84,7 @@ impl Pending {
                 self.output.extend(chunks);
                 self.expire_at = expire_at;
             }
-            Report::Done(job, done) => {
+            Report::Done(job, done) | Report::Lingers(job, done) => {
                 (self.started, self.progress) = (None, None);
                 self.done.get_or_insert((job, done));
             }

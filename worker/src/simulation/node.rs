@@ -523,7 +523,7 @@ impl World {
             }
             Act::Kill(run, _) => self.order(index, run, Cause::Kill),
             Act::Abandon(run, _) => self.order(index, run, Cause::Abandon),
-            Act::Report(job, done) => {
+            Act::Report(job, done) | Act::Complete(job, done) => {
                 if self.quiet || self.random.percent(80) {
                     self.nodes[index].reports.push_back((job, done));
                 }
@@ -797,7 +797,9 @@ impl Node {
         match act {
             Act::Start { live, .. } => (live.run.made_at(), Some(live.job.clone())),
             Act::Kill(run, _) | Act::Abandon(run, _) => run_of(*run),
-            Act::Report(job, done) => (done.value.id.made_at(), Some(job.clone())),
+            Act::Report(job, done) | Act::Complete(job, done) => {
+                (done.value.id.made_at(), Some(job.clone()))
+            }
             Act::Raise(..) => (DateTime::UNIX_EPOCH, None),
         }
     }
