@@ -21,7 +21,7 @@ use crate::run::{Chunk, Outcome, RunRecord, Stream};
 /// What is written together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Output.
+    /// Output, written on a majority and in the journal.
     pub output: Vec<Output<'a>>,
     /// The records of runs that have started. One that exists already is left as it is.
     pub started: Vec<&'a RunRecord>,
@@ -87,7 +87,8 @@ impl Records {
             chunks.iter().map(|chunk| (*run, piece(*run, chunk, *expire_at)))
         });
         let (runs, documents): (Vec<RunId>, Vec<Document>) = pieces.unzip();
-        let failed = self.insert(self.output(), documents, acknowledged()).await?;
+        // What is acknowledged is forgotten here: it must outlive a crash there.
+        let failed = self.insert(self.output(), documents, durable()).await?;
         Ok(of_runs(&runs, failed.refused))
     }
 
