@@ -195,6 +195,14 @@ fn timespec(at: Option<DateTime<Utc>>) -> Timespec {
     }
 }
 
+/// Waits for this instant, or for ever where there is none.
+pub(crate) async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;

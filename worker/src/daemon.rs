@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::burst::Burst;
 use crate::claim::Proposal;
-use crate::clock::{self, Alarm, Rang, since_boot};
+use crate::clock::{self, Alarm, Rang, since_boot, until};
 use crate::courier::Courier;
 use crate::decider::{Act, Decider, Me};
 use crate::ends::Ends;
@@ -642,11 +642,4 @@ fn percentile_99(all: &VecDeque<u64>) -> Option<u64> {
     let mut sorted: Vec<u64> = all.iter().copied().collect();
     sorted.sort_unstable();
     sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied()
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
 }

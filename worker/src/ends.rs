@@ -1,14 +1,15 @@
 //! Ends of runs that etcd does not take now, on disk: a worker that is stopped or dies meanwhile
 //! tells them in its next life, and what has succeeded is not recorded as lost.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::run::{LiveRun, RunRecord, Running, TriggerRequest};
 use serde::{Deserialize, Serialize};
+
+use crate::state;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,18 +68,7 @@ impl Ends {
     /// When the disk does not take it.
     pub fn keep(&self, end: &End) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let path = self.path(end.record.id);
-        let fresh = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        let written = file.write_all(&serde_json::to_vec(end)?).and_then(|()| file.sync_all());
-        match written.and_then(|()| fs::rename(&fresh, &path)) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                fs::remove_file(fresh).ok();
-                Err(e)
-            }
-        }
+        state::write_whole(&self.path(end.record.id), &serde_json::to_vec(end)?)
     }
 
     /// Etcd has it.

@@ -3,12 +3,13 @@
 //! are of the past, and a worker that believed them would run again what has run already.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use crate::state;
 
 /// No fleet writes so much while a worker is away, but a restore with `--bump-revision` skips as
 /// much: etcd's documentation says to skip a billion revisions.
@@ -116,14 +117,7 @@ impl Memory {
         if self.kept == self.written {
             return Ok(());
         }
-        let text = serde_json::to_vec(&self.kept)?;
-        let fresh = self.path.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&text)?;
-        // Torn by a power cut it would keep the worker from starting.
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
+        state::write_whole(&self.path, &serde_json::to_vec(&self.kept)?)?;
         self.written.clone_from(&self.kept);
         Ok(())
     }

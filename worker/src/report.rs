@@ -21,9 +21,10 @@ use chrono::{DateTime, Utc};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, block_in_place};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::clock::until;
 use crate::courier::Courier;
 use crate::execute::dropped_mark;
 use crate::metrics::Metrics;
@@ -438,13 +439,6 @@ fn kib(bytes: u64) -> String {
     match bytes >> 10 {
         kib @ 0..10_240 => format!("{kib} KiB"),
         kib => format!("{} MiB", kib >> 10),
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

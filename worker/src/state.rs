@@ -1,7 +1,7 @@
 //! The worker's folder on disk. One worker has it at a time.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,21 @@ impl StateDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Writes a file that is whole or as it was before, through any crash, and that nobody else reads.
+///
+/// # Errors
+/// When the disk does not take it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| {
+        // On a full disk the half of it would be in the way.
+        fs::remove_file(&fresh).ok();
+    })
 }
 
 #[cfg(test)]

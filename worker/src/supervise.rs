@@ -249,11 +249,24 @@ impl Supervisor {
     pub async fn catch_up(self, live: LiveRun, end: End) {
         info!(job = %live.job, run = %live.run, "telling etcd how it ended: {}", end.record.outcome);
         self.settle(&live, None, end.record, end.again, false).await;
-        // It may have been told before, or settled by the others.
-        self.ends.forget(live.run);
     }
 
+    /// As [`Supervisor::end`], and until then the end is on disk, should etcd not take it at once.
     async fn settle(
+        &self,
+        live: &LiveRun,
+        job: Option<&Job>,
+        record: RunRecord,
+        again: Option<(RunId, TriggerRequest)>,
+        asked_before: bool,
+    ) -> Option<i64> {
+        let ended_at = self.tell(live, job, record, again, asked_before).await;
+        // However it ended, etcd has the last word by now.
+        self.ends.forget(live.run);
+        ended_at
+    }
+
+    async fn tell(
         &self,
         live: &LiveRun,
         job: Option<&Job>,
@@ -269,11 +282,7 @@ impl Supervisor {
                 attach(job, &mut record, again.is_some());
             }
             let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
-            let answer = self.courier.send(step).await;
-            if kept && answer.is_ok() {
-                self.ends.forget(live.run);
-            }
-            match answer {
+            match self.courier.send(step).await {
                 Ok(Answer::Done(mod_revision)) => {
                     self.fault.reach(Point::Settled);
                     let done = Box::new(Versioned { value: record, mod_revision });

@@ -17,20 +17,6 @@ const CENSUS_LIMIT: Duration = Duration::from_secs(600);
 const OF_SLOT: i64 = 100;
 
 impl Records {
-    /// Stores whole records as they are, many at once, for tools that bring records along. Those
-    /// that exist already are left as they are.
-    ///
-    /// # Errors
-    /// When MongoDB does not answer or refuses.
-    pub async fn import(&self, records: &[RunRecord]) -> Result<(), RecordsError> {
-        let documents = records.iter().map(|record| self.to_document(record));
-        let documents = documents.collect::<Result<Vec<_>, _>>()?;
-        if documents.is_empty() {
-            return Ok(());
-        }
-        self.once(self.log().insert_many(documents).ordered(false)).await
-    }
-
     /// One record.
     ///
     /// # Errors

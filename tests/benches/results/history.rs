@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use carillon_core::id::JobName;
-use carillon_core::records::{HistoryFilter, Records};
+use carillon_core::records::{Batch, HistoryFilter, Records};
 use carillon_core::run::{Outcome, Trigger};
 use chrono::{TimeDelta, Utc};
 use system_tests::stack::Stack;
@@ -31,7 +31,8 @@ pub(crate) async fn run(stack: &Stack, bars: &mut Bars) {
             (first..count.min(first + BATCH)).map(|n| record(count - 1 - n, now)).collect();
         // A machine that is busy with other things may need a second try, which adds nothing twice.
         let mut tries = 0;
-        while let Err(e) = records.import(&batch).await {
+        let together = Batch { finished: batch.iter().collect(), ..Batch::default() };
+        while let Err(e) = records.write(&together).await {
             tries += 1;
             assert!(tries < 10, "{e}");
         }

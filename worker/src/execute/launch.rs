@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use carillon_core::job::Limits;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,9 +19,9 @@ pub(crate) struct Launch {
     pub(crate) cwd: Option<String>,
     /// Whom to become; the worker's own user where absent.
     pub(crate) user: Option<String>,
-    /// The job's variables.
+    /// The job's variables, over a clean base: `PATH HOME LANG USER LOGNAME SHELL`.
     pub(crate) env: BTreeMap<String, String>,
-    /// Variables that the job cannot override.
+    /// The `CARILLON_*` variables, which the job cannot override.
     pub(crate) vars: Vec<(String, String)>,
     /// The file mode mask; the worker's own where absent.
     pub(crate) umask: Option<u32>,
@@ -30,19 +31,6 @@ pub(crate) struct Launch {
     pub(crate) limits: Limits,
     /// The control group to join, a folder.
     pub(crate) cgroup: Option<PathBuf>,
-}
-
-/// Resource limits, in the units of setrlimit(2).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Limits {
-    /// Address space, in bytes.
-    pub(crate) memory_bytes: Option<u64>,
-    /// Processor time, in seconds.
-    pub(crate) cpu_secs: Option<u64>,
-    /// File descriptors.
-    pub(crate) open_files: Option<u64>,
-    /// Processes of the user.
-    pub(crate) processes: Option<u64>,
 }
 
 /// What a keeper says.

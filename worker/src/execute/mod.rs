@@ -14,7 +14,7 @@
 //!
 //! Everything of one run happens in one loop that never waits for whoever receives its events.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) use capture::marker as dropped_mark;
 use cgroup::Cgroups;
 use earlier::Ledger;
 use guard::Guard;
-use launch::{Launch, Limits, StartError};
+use launch::{Launch, StartError};
 use live::{Bounds, Cause, Live, Orders};
 use process::Tree;
 use usage::Census;
@@ -57,24 +57,8 @@ mod usage;
 pub(crate) struct Spec {
     /// The run, for the log.
     pub(crate) run: RunId,
-    /// Given to the shell after `-c`.
-    pub(crate) command: String,
-    /// Absolute path of the shell.
-    pub(crate) shell: String,
-    /// Where the command starts; the user's home where absent, `/` where there is none.
-    pub(crate) cwd: Option<String>,
-    /// The system user; the worker's own where absent.
-    pub(crate) user: Option<String>,
-    /// The job's variables, over a clean base: `PATH HOME LANG USER LOGNAME SHELL`.
-    pub(crate) env: BTreeMap<String, String>,
-    /// The `CARILLON_*` variables; they win over `env`.
-    pub(crate) vars: Vec<(String, String)>,
-    /// The file mode mask; the worker's own where absent.
-    pub(crate) umask: Option<u32>,
-    /// The nice value; the worker's own where absent.
-    pub(crate) nice: Option<i32>,
-    /// Resource limits; the worker's own where absent.
-    pub(crate) limits: Limits,
+    /// What is started.
+    pub(crate) launch: Launch,
     /// How long the run may take, from its start.
     pub(crate) timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL; with zero there is no SIGTERM.
@@ -93,19 +77,17 @@ impl Spec {
     pub(crate) fn new(run: RunId, job: &Job, vars: Vec<(String, String)>) -> Self {
         Self {
             run,
-            command: job.command.clone(),
-            shell: job.shell.clone(),
-            cwd: job.cwd.clone(),
-            user: job.user.clone(),
-            env: job.env.clone(),
-            vars,
-            umask: job.umask_bits(),
-            nice: job.nice,
-            limits: Limits {
-                memory_bytes: job.limits.memory_bytes,
-                cpu_secs: job.limits.cpu_secs,
-                open_files: job.limits.open_files,
-                processes: job.limits.processes,
+            launch: Launch {
+                command: job.command.clone(),
+                shell: job.shell.clone(),
+                cwd: job.cwd.clone(),
+                user: job.user.clone(),
+                env: job.env.clone(),
+                vars,
+                umask: job.umask_bits(),
+                nice: job.nice,
+                limits: job.limits.clone(),
+                cgroup: None,
             },
             timeout: job.timeout(),
             grace: job.kill_grace(),
@@ -313,18 +295,8 @@ impl Executor {
         events: mpsc::Sender<Event>,
         asked: DateTime<Utc>,
     ) -> Finished {
-        let launch = Launch {
-            command: spec.command,
-            shell: spec.shell,
-            cwd: spec.cwd,
-            user: spec.user,
-            env: spec.env,
-            vars: spec.vars,
-            umask: spec.umask,
-            nice: spec.nice,
-            limits: spec.limits,
-            cgroup: self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run)),
-        };
+        let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run));
+        let launch = Launch { cgroup, ..spec.launch };
         // One that hangs, in a directory of a dead server, must not keep all others waiting.
         let place = timeout(START_PATIENCE, self.starts.acquire()).await;
         let terms = (spec.grace, spec.keep_on_lease_loss);
@@ -349,7 +321,7 @@ impl Executor {
             grace: spec.grace,
             output_limit: spec.output_limit,
             blocks: spec.blocks,
-            cpu_secs: spec.limits.cpu_secs,
+            cpu_secs: launch.limits.cpu_secs,
         };
         Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
             .in_cgroup(self.cgroups.clone().filter(|_| launch.cgroup.is_some()))

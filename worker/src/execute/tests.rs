@@ -181,9 +181,9 @@ async fn both_streams_pass_as_bytes() {
 #[tokio::test]
 async fn the_environment_is_clean_and_has_the_runs_variables() {
     let mut spec = spec("pwd; env; cat");
-    spec.cwd = Some("/usr".into());
-    spec.env.insert("TEAM".into(), "每日".into());
-    spec.vars = vec![("CARILLON_JOB".into(), "settle".into())];
+    spec.launch.cwd = Some("/usr".into());
+    spec.launch.env.insert("TEAM".into(), "每日".into());
+    spec.launch.vars = vec![("CARILLON_JOB".into(), "settle".into())];
     let done = run(spec).await;
     assert_eq!(done.outcome, Outcome::Succeeded, "{}", done.err);
     let lines: Vec<&str> = done.output.lines().collect();
@@ -198,11 +198,11 @@ async fn the_environment_is_clean_and_has_the_runs_variables() {
 async fn root_becomes_another_user_and_nobody_else_does() {
     let mut spec = spec("id -un; id -G; echo $USER $HOME");
     if nix::unistd::geteuid().is_root() {
-        spec.user = Some("nobody".into());
+        spec.launch.user = Some("nobody".into());
         let done = run(spec).await;
         assert_eq!(done.output, "nobody\n65534\nnobody /nonexistent\n", "{}", done.err);
     } else {
-        spec.user = Some("root".into());
+        spec.launch.user = Some("root".into());
         let expected = "may not switch to user \"root\": the worker does not run as root";
         assert_eq!(run(spec).await.err, expected);
     }
@@ -220,20 +220,24 @@ async fn what_cannot_start_says_why() {
     type Change<'a> = Box<dyn Fn(&mut Spec) + 'a>;
     let shell = |path: &str| -> Change<'_> {
         let path = path.to_owned();
-        Box::new(move |s| s.shell.clone_from(&path))
+        Box::new(move |s| s.launch.shell.clone_from(&path))
     };
-    let cwd = |path: &'static str| -> Change<'_> { Box::new(move |s| s.cwd = Some(path.into())) };
+    let cwd =
+        |path: &'static str| -> Change<'_> { Box::new(move |s| s.launch.cwd = Some(path.into())) };
     let cases: [(Change<'_>, String); 7] = [
         (shell("/bin/nosuch"), "/bin/nosuch: no such file".into()),
         (shell("/etc/passwd"), "/etc/passwd: not an executable file".into()),
         (shell(&script), format!("{script}: its interpreter is missing")),
         (
-            Box::new(|s| s.user = Some("bob-nosuch".into())),
+            Box::new(|s| s.launch.user = Some("bob-nosuch".into())),
             "no user \"bob-nosuch\" on this worker".into(),
         ),
         (cwd("/nosuch"), "working directory /nosuch: no such directory".into()),
         (cwd("/etc/passwd"), "working directory /etc/passwd: not a directory".into()),
-        (Box::new(|s| s.command = "x".repeat(200_000)), "the command is 200000 bytes long".into()),
+        (
+            Box::new(|s| s.launch.command = "x".repeat(200_000)),
+            "the command is 200000 bytes long".into(),
+        ),
     ];
     for (change, expected) in cases {
         let mut spec = spec("true");

@@ -7,6 +7,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use carillon_core::job::Limits;
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{
@@ -18,7 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 
 use super::fork::{fork, leave, reset_signals};
 use crate::execute::account::Account;
-use crate::execute::launch::{Launch, Limits, StartError};
+use crate::execute::launch::{Launch, StartError};
 
 /// How many seconds after SIGXCPU the kernel sends SIGKILL.
 pub(crate) const CPU_GRACE_SECS: u64 = 5;

@@ -1,9 +1,8 @@
 //! What a job may use: its limits, its user, its output.
 
-use carillon_core::job::Overflow;
+use carillon_core::job::{Limits, Overflow};
 use nix::unistd::geteuid;
 
-use super::super::launch::Limits;
 use super::*;
 
 #[tokio::test]
@@ -15,11 +14,12 @@ async fn umask_nice_and_limits_are_those_of_the_job() {
         ..Job::default()
     };
     let mut spec = Spec::new(RunId::new(Utc::now()), &job, Vec::new());
-    spec.limits = Limits {
+    spec.launch.limits = Limits {
         memory_bytes: Some(1 << 30),
         cpu_secs: Some(7),
         open_files: Some(20),
         processes: Some(5000),
+        ..Limits::default()
     };
     let done = run(spec).await;
     let lines: Vec<Vec<&str>> =
@@ -38,7 +38,7 @@ async fn umask_nice_and_limits_are_those_of_the_job() {
 #[tokio::test]
 async fn processor_time_that_is_used_up_is_named() {
     let mut spec = spec("while :; do :; done");
-    spec.limits.cpu_secs = Some(1);
+    spec.launch.limits.cpu_secs = Some(1);
     let done = run(spec).await;
     let expected = "ended by signal 24 (SIGXCPU): it reached limits.cpuSecs of 1 s";
     assert_eq!((done.outcome, done.err.as_str()), (Outcome::Failed, expected));
@@ -48,11 +48,11 @@ async fn processor_time_that_is_used_up_is_named() {
 #[tokio::test]
 async fn memory_and_open_files_end_where_the_limits_are() {
     let mut hungry = spec("head -c 300000000 /dev/zero | tail -c 300000000 | wc -c; echo over");
-    hungry.limits.memory_bytes = Some(100 << 20);
+    hungry.launch.limits.memory_bytes = Some(100 << 20);
     let done = run(hungry).await;
     assert!(done.output.contains("memory") && done.output.ends_with("over\n"), "{}", done.output);
     let mut many = spec("exec 3</dev/null; echo three; cat /etc/passwd | cat; echo cat");
-    many.limits.open_files = Some(4);
+    many.launch.limits.open_files = Some(4);
     let done = run(many).await;
     assert_eq!(done.outcome, Outcome::Failed);
     assert!(done.output.starts_with("three\n") && !done.output.contains("root"), "{}", done.output);
@@ -65,8 +65,8 @@ async fn a_fork_storm_ends_at_the_limit_of_processes() {
         return;
     }
     let mut storm = spec("while :; do sleep 600 & done");
-    storm.user = Some("nobody".into());
-    storm.limits.processes = Some(20);
+    storm.launch.user = Some("nobody".into());
+    storm.launch.limits.processes = Some(20);
     let id = storm.run;
     let executor = executor();
     let done = Followed::start_by(&executor, storm).end().await;
@@ -94,7 +94,7 @@ async fn a_run_has_all_groups_of_its_user() {
         return;
     };
     let mut spec = spec("id -G");
-    spec.user = Some(user);
+    spec.launch.user = Some(user);
     let done = run(spec).await;
     assert!(done.output.split_whitespace().count() > further, "{} {}", done.output, done.err);
 }
@@ -102,7 +102,7 @@ async fn a_run_has_all_groups_of_its_user() {
 #[tokio::test]
 async fn what_may_not_be_set_is_named() {
     let mut open = spec("true");
-    open.limits.open_files = Some(u64::MAX >> 1);
+    open.launch.limits.open_files = Some(u64::MAX >> 1);
     let done = run(open).await;
     assert!(done.err.starts_with("limits.openFiles 9223372036854775807: "), "{}", done.err);
     assert_eq!(done.outcome, Outcome::Failed);
