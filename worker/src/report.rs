@@ -94,6 +94,8 @@ pub(crate) struct Reporter {
     disk: Disk,
     /// MongoDB does not answer.
     away: bool,
+    /// Patience is over: what is left goes to disk, and nothing more is written.
+    leaving: bool,
     not_before: Instant,
     pause: Duration,
     /// The first write makes the indexes.
@@ -151,6 +153,7 @@ impl Reporter {
             pace: Pace::default(),
             disk,
             away: false,
+            leaving: false,
             not_before: now,
             pause: PAUSES.0,
             indexed: false,
@@ -171,8 +174,12 @@ impl Reporter {
             if give_up.is_some() && self.is_over(&writes) {
                 return;
             }
-            // What waits for its time is looked at when nothing else is.
-            let wake = if self.may_write() { self.queue.ripe() } else { Some(self.not_before) };
+            let wake = match self.may_write() {
+                false => Some(self.not_before),
+                // With no room for another batch there is nothing to wake for.
+                true if writes.len() >= self.most_writes() => None,
+                true => self.queue.ripe(),
+            };
             select! {
                 count = self.reports.recv_many(&mut arrived, REPORTS_BOUND), if give_up.is_none() => {
                     if count == 0 {
@@ -186,10 +193,8 @@ impl Reporter {
                     Err(e) => error!("a write of results failed: {e}"),
                 },
                 () = until(wake), if wake.is_some() => {}
-                () = until(give_up), if give_up.is_some() => {
-                    warn!("leaving with results unwritten: outcomes are safe in etcd, some output is lost");
-                    return;
-                }
+                // What is under way ends by itself, each call of it in five seconds.
+                () = until(give_up), if give_up.is_some() && !self.leaving => self.leaving = true,
             }
         }
     }
@@ -206,11 +211,21 @@ impl Reporter {
 
     fn is_over(&self, writes: &JoinSet<Written>) -> bool {
         let waits = !self.disk.spool.is_empty();
-        if waits && self.away && self.queue.is_empty() {
+        let over = match self.leaving {
+            // What was not under way is on disk.
+            true => writes.is_empty(),
+            false => self.queue.is_empty() && (self.away || !waits && writes.is_empty()),
+        };
+        if over && waits {
             info!("{} wait on disk for the next start", kib(self.disk.spool.bytes()));
-            return true;
         }
-        !waits && self.queue.is_empty() && writes.is_empty()
+        over
+    }
+
+    /// How many batches may be under way: nothing is written beside what makes the indexes, or
+    /// finds out whether MongoDB is back.
+    fn most_writes(&self) -> usize {
+        if self.indexed && !self.away { WRITES } else { 1 }
     }
 
     fn may_write(&self) -> bool {
@@ -221,7 +236,7 @@ impl Reporter {
     /// already: what comes later must not be written before.
     fn save(&mut self) {
         let behind = self.queue.bytes() > MEMORY_BOUND;
-        if !self.away && !behind && self.disk.spool.is_empty() {
+        if !self.away && !self.leaving && !behind && self.disk.spool.is_empty() {
             return;
         }
         let all = self.queue.take_all();
@@ -233,9 +248,7 @@ impl Reporter {
 
     /// Starts what may be written now.
     fn write(&mut self, writes: &mut JoinSet<Written>) {
-        // Nothing is written beside what makes the indexes.
-        let limit = if self.indexed && !self.away { WRITES } else { 1 };
-        while self.may_write() && writes.len() < limit {
+        while !self.leaving && self.may_write() && writes.len() < self.most_writes() {
             let (mut load, mark) = if self.disk.spool.is_empty() {
                 (self.queue.take(Instant::now(), self.pace), None)
             } else if writes.is_empty() {

@@ -122,16 +122,38 @@ async fn what_waits_on_disk_outlives_the_worker() {
     stack.start_mongo().await.unwrap();
     fleet.add("w1").await.unwrap();
     let scene = Scene::of(stack.into(), fleet).await;
+    assert_outlived(&scene, before).await;
+}
+
+/// As a worker that is told to leave while MongoDB does not answer to what is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_written_when_the_worker_leaves_waits_for_its_next_life() {
+    let stack = Stack::start().await.unwrap();
+    let mut fleet = Fleet::start(&stack, 1).await.unwrap();
+    let file = stack.folder().join("ended");
+    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
+    whole_runs(&file, 1).await;
+    stack.pause_mongo().unwrap();
+    whole_runs(&file, 1).await;
+    assert!(fleet.stop("w1").await.unwrap().success());
+    stack.resume_mongo().unwrap();
+    fleet.add("w1").await.unwrap();
+    let scene = Scene::of(stack.into(), fleet).await;
+    assert_outlived(&scene, ended(&file)).await;
+}
+
+/// What the runs wrote is there, and what became of them.
+async fn assert_outlived(scene: &Scene, runs: BTreeSet<RunId>) {
     let wanted: String = (0..LINES).map(|i| format!("line {i}\n")).collect();
-    for run in before {
-        let record = final_record(&scene, run).await;
+    for run in runs {
+        let record = final_record(scene, run).await;
         // What ended in the last moment was not settled, and is lost; its output may lack the end.
         if record.outcome == Outcome::Lost {
-            assert!(wanted.starts_with(&text(&scene, run).await), "{run}");
+            assert!(wanted.starts_with(&text(scene, run).await), "{run}");
         } else {
             assert_eq!(record.outcome, Outcome::Succeeded);
             let output = eventually("all of its output", || async {
-                let output = text(&scene, run).await;
+                let output = text(scene, run).await;
                 (output.len() == wanted.len()).then_some(output)
             })
             .await;
