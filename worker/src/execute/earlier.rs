@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::cgroup::Cgroups;
-use super::guard;
 use super::marker::{self, Process};
 use super::usage::Census;
 
@@ -126,5 +125,5 @@ fn keeper_of(all: &[Process], run: RunId) -> Option<&Process> {
 /// Whether the keeper's guard is still there.
 fn is_guarded(keeper: &Process) -> bool {
     let name = fs::read_to_string(format!("/proc/{}/comm", keeper.parent));
-    name.is_ok_and(|name| name.trim_end() == guard::NAME)
+    name.is_ok_and(|name| name.trim_end() == marker::GUARD)
 }

@@ -12,9 +12,12 @@ use carillon_core::id::RunId;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::guard::keeper;
 use super::usage::{self, Stat};
 
+/// What a guard is called, as in `ps`.
+pub(super) const GUARD: &str = "carillon-guard";
+/// What the keeper of a run is called; no other process of a worker is.
+pub(super) const KEEPER: &str = "carillon-keeper";
 /// What the marker's entry in the environment begins with.
 const MARKER: &[u8] = b"CARILLON_RUN=";
 
@@ -53,7 +56,7 @@ impl Process {
             session: stat.session,
             started: stat.started,
             run: run(),
-            is_keeper: stat.is_called(keeper::NAME),
+            is_keeper: stat.is_called(KEEPER),
         })
     }
 

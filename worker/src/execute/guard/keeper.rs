@@ -26,9 +26,7 @@ use rustix::process::{WaitOptions, wait};
 
 use super::{serve, shell};
 use crate::execute::launch::{Launch, Reply};
-
-/// What it is called, as in `ps`; no other process of a worker is.
-pub(crate) const NAME: &str = "carillon-keeper";
+use crate::execute::marker::KEEPER;
 
 /// What belongs to a run when it is handed over: its output, and the socket to the worker.
 pub(super) struct Files {
@@ -49,7 +47,7 @@ impl Files {
 /// # Errors
 /// The kernel refuses what it never does, or the worker is gone before the start.
 pub(super) fn keep(files: Files) -> io::Result<()> {
-    fs::write("/proc/self/comm", NAME).ok();
+    fs::write("/proc/self/comm", KEEPER).ok();
     set_child_subreaper(true)?;
     // Standard input is the guard's own channel.
     dup2_stdin(File::open("/dev/null")?)?;

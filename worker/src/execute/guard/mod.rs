@@ -44,9 +44,6 @@ pub(crate) mod shell;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// What it is called, as in `ps`.
-pub(crate) const NAME: &str = "carillon-guard";
-
 /// How long a start waits for a guard that is being started again, which takes a moment; far less
 /// than a lease is certain for after it was checked.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -51,7 +51,7 @@ pub(crate) fn serve() -> io::Result<()> {
     // Fails only for the leader of a group, which is out of reach already.
     nix::unistd::setsid().ok();
     // It would be called `exe`.
-    fs::write("/proc/self/comm", super::NAME).ok();
+    fs::write("/proc/self/comm", marker::GUARD).ok();
     // A name service that is loaded here is loaded for every keeper.
     Account::find(None).ok();
     let cgroups = Cgroups::find().ok();
