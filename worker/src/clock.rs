@@ -132,6 +132,12 @@ impl Alarm {
         Ok(())
     }
 
+    /// When the clock shows an instant, since boot, as it was set when that was last asked.
+    pub fn since_boot_at(&self, at: DateTime<Utc>) -> Duration {
+        let at = at - DateTime::UNIX_EPOCH;
+        (at - self.offset).to_std().unwrap_or_default()
+    }
+
     /// By how much the clock was set since this was asked or rang, if it was. Whoever acts on
     /// what the clock shows must know first; the timer says the same, but may be heard later.
     pub fn was_set(&mut self) -> Option<TimeDelta> {

@@ -375,7 +375,7 @@ impl Daemon {
             if self.decider.has_announced() {
                 handed_over = None;
             }
-            self.act(more);
+            self.act(more, &alarm);
             self.publish();
         }
     }
@@ -390,16 +390,17 @@ impl Daemon {
     }
 
     /// Does what the decider wants done.
-    fn act(&mut self, more_is_due: bool) {
+    fn act(&mut self, more_is_due: bool, alarm: &Alarm) {
         for act in self.decider.acts() {
             match act {
-                Act::Start { live, entry, retention_days, kill } => {
+                Act::Start { live, entry, start_before, retention_days, kill } => {
                     let (orders, to_run) = mpsc::channel(ORDERS_BOUND);
                     if let Some(kill) = kill {
                         orders.try_send(order(&kill)).ok();
                     }
                     self.orders.insert(live.run, orders);
-                    let charge = Charge { live, entry, retention_days };
+                    let start_by = alarm.since_boot_at(start_before);
+                    let charge = Charge { live, entry, start_by, retention_days };
                     let seen = self.supervisor.clone().see_through(charge.clone(), to_run);
                     self.charges.insert(self.running.spawn(seen).id(), charge);
                 }

@@ -57,6 +57,8 @@ pub(crate) enum Act {
     Start {
         live: LiveRun,
         entry: Arc<JobEntry>,
+        /// When its process must be there, by the clock as it is set now.
+        start_before: DateTime<Utc>,
         retention_days: Option<u32>,
         /// Somebody asked for its end already.
         kill: Option<KillRequest>,
@@ -86,6 +88,7 @@ pub(crate) struct Told {
 struct Waiting {
     live: LiveRun,
     entry: Arc<JobEntry>,
+    start_before: DateTime<Utc>,
 }
 
 /// One worker's mind.
@@ -294,9 +297,7 @@ impl Decider {
             Effect::Begins(live, _) => Some(live.run),
             Effect::Records(_) | Effect::Moves | Effect::Tidies => None,
         };
-        if let Some(run) = run {
-            self.runs.answered(run);
-        }
+        let set = run.map(|run| self.runs.answered(run)).unwrap_or_default();
         let settles = matches!(effect, Effect::Records(_));
         let look_again = match answer {
             Ok(Answer::Done(revision)) => {
@@ -304,7 +305,7 @@ impl Decider {
                 match effect {
                     Effect::Begins(live, entry) => {
                         debug!(%job, run = %live.run, "claimed at revision {revision}");
-                        self.start(LiveRun { fence: revision, ..live }, entry);
+                        self.start(LiveRun { fence: revision, ..live }, entry, set);
                     }
                     Effect::Records(record) => {
                         info!(%job, outcome = %record.outcome, "{}", record.err);
@@ -341,16 +342,18 @@ impl Decider {
         }
     }
 
-    fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>) {
+    /// Has a run started that was claimed before the clock was `set` by so much.
+    fn start(&mut self, live: LiveRun, entry: Arc<JobEntry>, set: TimeDelta) {
         if !self.runs.begin(&live) {
             return;
         }
         let run = live.run;
         let replaces = entry.job().is_some_and(|job| job.concurrency == Concurrency::Replace);
-        let (job, at) = (live.job.clone(), live.value.spawn_before);
-        self.waiting.insert(run, Waiting { live, entry });
+        let job = live.job.clone();
+        let start_before = moved(live.value.spawn_before, set);
+        self.waiting.insert(run, Waiting { live, entry, start_before });
         if replaces {
-            self.schedule.agenda.insert(Due::Spawn(job.clone(), run), at);
+            self.schedule.agenda.insert(Due::Spawn(job.clone(), run), start_before);
             self.let_go(&job);
         } else {
             self.go_ahead(run);
@@ -371,11 +374,11 @@ impl Decider {
 
     /// Starts a run; past its deadline whoever sees it through records that instead.
     fn go_ahead(&mut self, run: RunId) {
-        let Some(Waiting { live, entry }) = self.waiting.remove(&run) else { return };
+        let Some(Waiting { live, entry, start_before }) = self.waiting.remove(&run) else { return };
         self.schedule.agenda.remove(&Due::Spawn(live.job.clone(), run));
         let retention_days = self.schedule.retention_of(Some(&entry));
         let kill = self.schedule.replica.kill_of(&live);
-        self.acts.push(Act::Start { live, entry, retention_days, kill });
+        self.acts.push(Act::Start { live, entry, start_before, retention_days, kill });
         // Its claim was on its way, or it waited for another's end.
         let reason = self.last_call.clone();
         self.acts.extend(reason.map(|reason| Act::Abandon(run, reason)));
@@ -487,7 +490,7 @@ impl Decider {
         match entry.filter(|entry| entry.mod_revision == live.value.job_revision) {
             Some(entry) => {
                 info!(%job, %run, "adopted: its claim was carried out although no answer came");
-                self.start(live, entry);
+                self.start(live, entry, TimeDelta::zero());
             }
             _ if self.deciding.contains(job) => {}
             _ => {
@@ -571,6 +574,16 @@ impl Decider {
     /// The clock was set by so much, and shows `now`.
     pub fn on_clock_set(&mut self, by: TimeDelta, now: DateTime<Utc>) {
         self.schedule.clock_set(by, now);
+        // What was claimed by the clock as it was may take as long as it might then.
+        self.runs.clock_set(by);
+        let waiting = self.waiting.values_mut().map(|waiting| &mut waiting.start_before);
+        let starting = self.acts.iter_mut().filter_map(|act| match act {
+            Act::Start { start_before, .. } => Some(start_before),
+            _ => None,
+        });
+        for start_before in waiting.chain(starting) {
+            *start_before = moved(*start_before, by);
+        }
     }
 
     /// Why nothing at all may be claimed, by what others than the fleet's settings say.
@@ -612,6 +625,11 @@ impl Decider {
             standing_by: self.schedule.barred(),
         }
     }
+}
+
+/// The instant that a clock shows in place of `at` once it was set by so much.
+fn moved(at: DateTime<Utc>, by: TimeDelta) -> DateTime<Utc> {
+    at.checked_add_signed(by).unwrap_or(at)
 }
 
 #[cfg(test)]

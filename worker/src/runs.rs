@@ -1,7 +1,7 @@
 //! The book of this process's own runs: claimed, live, ended. Pure, so that what may be started,
 //! and what never twice, can be read and tested here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use carillon_core::id::{RunId, WorkerId};
@@ -32,8 +32,8 @@ struct Ended {
 /// Every run that this process has claimed, and those that it must not start again.
 #[derive(Default)]
 pub(crate) struct Runs {
-    /// Claims that have not been answered yet.
-    pending: BTreeSet<RunId>,
+    /// Claims that have not been answered yet, and by how much the clock was set since.
+    pending: BTreeMap<RunId, TimeDelta>,
     live: HashMap<RunId, Mine>,
     /// Ended runs whose end the watch has not shown yet: until then it may still bring the claim.
     ended: HashMap<RunId, Ended>,
@@ -42,12 +42,17 @@ pub(crate) struct Runs {
 impl Runs {
     /// A claim is sent.
     pub fn claim(&mut self, run: RunId) {
-        self.pending.insert(run);
+        self.pending.insert(run, TimeDelta::zero());
     }
 
-    /// A claim is answered, or given up.
-    pub fn answered(&mut self, run: RunId) {
-        self.pending.remove(&run);
+    /// A claim is answered, or given up. Returns by how much the clock was set meanwhile.
+    pub fn answered(&mut self, run: RunId) -> TimeDelta {
+        self.pending.remove(&run).unwrap_or_default()
+    }
+
+    /// The clock was set by so much.
+    pub fn clock_set(&mut self, by: TimeDelta) {
+        self.pending.values_mut().for_each(|set| *set += by);
     }
 
     /// How many claims are under way.
@@ -58,7 +63,7 @@ impl Runs {
     /// Whether a claim has waited for etcd for long.
     pub fn waits_long(&self, now: DateTime<Utc>) -> bool {
         // The ids are in the order in which they were made.
-        self.pending.first().is_some_and(|run| now - run.made_at() >= LONG)
+        self.pending.keys().next().is_some_and(|run| now - run.made_at() >= LONG)
     }
 
     /// How many runs are live or may become so.
@@ -116,7 +121,7 @@ impl Runs {
         live.value.worker == *worker
             && live.value.lease == lease
             && live.value.state == RunState::Claimed
-            && !self.pending.contains(&live.run)
+            && !self.pending.contains_key(&live.run)
             && !self.live.contains_key(&live.run)
             && !self.ended.contains_key(&live.run)
     }

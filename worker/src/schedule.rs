@@ -272,8 +272,9 @@ impl Schedule {
     /// The clock was set, and shows `now`.
     pub fn clock_set(&mut self, by: TimeDelta, now: DateTime<Utc>) {
         // These wait for a length of time: the end of a dead worker's children, the report of a
-        // live one. The others wait for what the clock shows.
-        self.agenda.shift(by, |due| matches!(due, Due::Lost(..) | Due::Lingering(..)));
+        // live one, the start of a claimed run. The others wait for what the clock shows.
+        let waits = |due: &Due| matches!(due, Due::Lost(..) | Due::Lingering(..) | Due::Spawn(..));
+        self.agenda.shift(by, waits);
         self.look_at_all(now);
     }
 

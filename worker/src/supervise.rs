@@ -64,6 +64,9 @@ pub(crate) struct Charge {
     pub live: LiveRun,
     /// The job as it was claimed.
     pub entry: Arc<JobEntry>,
+    /// By when its process must be there, since boot: once it is claimed, whoever sets the clock
+    /// changes nothing.
+    pub start_by: Duration,
     pub retention_days: Option<u32>,
 }
 
@@ -92,12 +95,12 @@ impl Supervisor {
     /// Sees one claimed run through to its end.
     pub async fn see_through(self, charge: Charge, orders: mpsc::Receiver<Order>) -> Over {
         let record = charge.record(&self.fleet, clock::now());
-        let Charge { live, entry, .. } = charge;
+        let Charge { live, entry, start_by, .. } = charge;
         let Ok(checked) = &entry.state else {
             // Only a whole job is claimed.
             return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
         };
-        if let Some((outcome, reason)) = self.must_not_spawn(&live) {
+        if let Some((outcome, reason)) = self.must_not_spawn(&live, start_by) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(outcome, clock::now(), reason);
             let ended_at = self.end(&live, &entry, record, false).await;
@@ -200,9 +203,9 @@ impl Supervisor {
     }
 
     /// What becomes of a run of which no process must be started, and why, if none must.
-    fn must_not_spawn(&self, live: &LiveRun) -> Option<(Outcome, &'static str)> {
+    fn must_not_spawn(&self, live: &LiveRun, by: Duration) -> Option<(Outcome, &'static str)> {
         let standing = *self.standing.borrow();
-        if clock::now() >= live.value.spawn_before {
+        if clock::since_boot() >= by {
             return Some((Outcome::Missed, "its start deadline passed after it was claimed"));
         }
         // As the others say of the runs of a worker whose lease is gone.

@@ -184,3 +184,30 @@ fn a_claim_that_is_answered_after_the_last_call_ends_at_once() {
     let [Act::Start { live, .. }, Act::Abandon(ended, _)] = &acts[..] else { panic!("{acts:?}") };
     assert_eq!((live.run, *ended), (run, run));
 }
+
+/// A claimed run may take as long to start as it might when it was claimed, whatever the clock shows
+/// by then: taken for missed it would be wrong, and by the right clock nobody else may run it.
+#[test]
+fn a_clock_that_is_set_after_the_claim_changes_nothing_about_the_start() {
+    let by = TimeDelta::seconds(90);
+    let (now, set) = (at("2026-01-01T00:01:00Z"), at("2026-01-01T00:02:30Z"));
+    for before_the_answer in [true, false] {
+        let mut decider = decider(vec![job("true", 5), cursor()]);
+        decider.tick(now);
+        let proposal = decider.proposals(false).pop().unwrap();
+        let Effect::Begins(live, _) = &proposal.effect else { panic!() };
+        let spawn_before = live.value.spawn_before;
+        let answer = Ok(Answer::Done(10_005));
+        if before_the_answer {
+            decider.on_clock_set(by, set);
+            decider.on_answer(proposal, answer, set);
+        } else {
+            decider.on_answer(proposal, answer, now);
+            decider.on_clock_set(by, set);
+        }
+        let acts = decider.acts();
+        let [Act::Start { live, start_before, .. }] = &acts[..] else { panic!("{acts:?}") };
+        assert_eq!(*start_before, spawn_before + by);
+        assert_eq!(live.value.spawn_before, spawn_before, "what others go by");
+    }
+}

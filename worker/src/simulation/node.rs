@@ -48,6 +48,8 @@ impl Standing {
 struct Supervised {
     live: LiveRun,
     entry: Arc<JobEntry>,
+    /// By when its process must be there, whatever clocks show.
+    start_by: DateTime<Utc>,
     retention_days: Option<u32>,
     /// What it was told before it started.
     ordered: Option<Cause>,
@@ -514,11 +516,12 @@ impl World {
 
     fn act(&mut self, index: usize, act: Act) {
         match act {
-            Act::Start { live, entry, retention_days, kill } => {
+            Act::Start { live, entry, start_before, retention_days, kill } => {
                 let ordered = kill.map(|_| Cause::Kill);
                 let at = (live.job.clone(), live.run);
                 let stage = Stage::Starting;
-                let run = Supervised { live, entry, retention_days, ordered, stage };
+                let start_by = start_before - self.nodes[index].skew;
+                let run = Supervised { live, entry, start_by, retention_days, ordered, stage };
                 self.nodes[index].runs.insert(at, run);
             }
             Act::Kill(run, _) => self.order(index, run, Cause::Kill),
@@ -594,13 +597,12 @@ impl World {
 
     /// A process is started, unless it must not.
     fn spawn(&mut self, index: usize, place: &(JobName, RunId)) {
-        let clock = self.clock(index);
         let node = &self.nodes[index];
         let run = &node.runs[place];
         let live = run.live.clone();
         let certain = node.standing.lease == live.value.lease && node.standing.may_act(self.now);
         let unleased = self.conditions.mutation == Some(Mutation::SpawnUnleased);
-        let reason = if clock >= live.value.spawn_before {
+        let reason = if self.now >= run.start_by {
             Some("its start deadline passed after it was claimed")
         } else if certain || unleased {
             None
