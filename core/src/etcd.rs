@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use etcd_client::{
     Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, KvClient, LeaseClient,
-    TlsOptions, Txn, TxnResponse, WatchClient,
+    MaintenanceClient, TlsOptions, Txn, TxnResponse, WatchClient,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -144,6 +144,16 @@ struct Clients {
     kv: KvClient,
     watch: WatchClient,
     lease: LeaseClient,
+    maintenance: MaintenanceClient,
+}
+
+/// How full etcd is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes in use: what compaction and deletion have freed is used again.
+    pub used: u64,
+    /// Bytes at which it takes no more writes, where it says so: etcd 3.6 does.
+    pub quota: Option<u64>,
 }
 
 /// Our standing with one endpoint: a token is good for the one that gave it.
@@ -191,6 +201,7 @@ impl Endpoint {
             kv: client.kv_client().max_decoding_message_size(DECODE_LIMIT),
             watch: client.watch_client().max_decoding_message_size(DECODE_LIMIT),
             lease: client.lease_client(),
+            maintenance: client.maintenance_client(),
         };
         Ok(Self {
             url: url.to_owned(),
@@ -524,6 +535,19 @@ impl Etcd {
             })
             .await?;
         Ok((trip, answer.header().map_or(0, etcd_client::ResponseHeader::revision)))
+    }
+
+    /// How full the member is that is asked; they are all about as full.
+    ///
+    /// # Errors
+    /// When etcd does not answer or refuses.
+    pub async fn room(&self) -> Result<Room, EtcdError> {
+        let answer = self.retried(|mut to| async move { to.maintenance.status().await }).await?;
+        let quota = u64::try_from(answer.db_size_quota()).unwrap_or_default();
+        Ok(Room {
+            used: u64::try_from(answer.raft_used_db_size()).unwrap_or_default(),
+            quota: (quota > 0).then_some(quota),
+        })
     }
 }
 

@@ -37,6 +37,7 @@ use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::notify::{Sender, Targets};
 use crate::report::{REPORTS_BOUND, Report, Reporter, Store, Telling};
+use crate::room;
 use crate::skew::{Skew, Source, Verdict};
 use crate::state::StateDir;
 use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
@@ -67,6 +68,8 @@ pub(crate) struct Options {
     pub state: StateDir,
     /// How much may wait on disk for MongoDB, in bytes.
     pub spool_bytes: u64,
+    /// How large etcd may grow, in bytes, where it does not say.
+    pub etcd_quota: u64,
     pub drain_timeout: Duration,
     pub max_skew: TimeDelta,
     pub fault: Fault,
@@ -109,8 +112,10 @@ pub(crate) async fn run(
     let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
     let (registration, registered) = watch::channel(first_registration(&options));
     let spool = options.state.path().join("spool");
+    let (crowding, crowded) = watch::channel(false);
+    tokio::spawn(room::follow(etcd.clone(), options.etcd_quota, metrics.clone(), crowding));
     let reporter = Reporter::open(
-        Store { records: records.clone(), courier: courier.clone() },
+        Store { records: records.clone(), courier: courier.clone(), crowded },
         &spool,
         options.spool_bytes,
         to_write,

@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod notify;
 mod report;
+mod room;
 mod runs;
 mod schedule;
 #[cfg(test)]
@@ -94,6 +95,10 @@ struct Arguments {
     /// How much output and results may wait in that folder while MongoDB is away, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     spool_limit: u32,
+    /// How large etcd may grow before it takes no more writes, in MiB: its --quota-backend-bytes,
+    /// where it is older than 3.6 and does not say so itself
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    etcd_quota: u32,
     /// Seconds that live runs may take to finish after SIGTERM before they are killed
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
@@ -134,6 +139,9 @@ enum Other {
     /// Runs a command many times without any store, for `make bench`
     #[command(hide = true)]
     Trial(execute::trial::Trial),
+    /// Fills and empties a spool without any store, for `make bench`
+    #[command(hide = true)]
+    SpoolTrial(report::trial::Trial),
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -158,6 +166,7 @@ fn main() -> ExitCode {
         Some(Other::Guard) => execute::guard::serve().context("the guard failed"),
         Some(Other::NotifyTest { target }) => notify_test(&target, arguments.notify_file),
         Some(Other::Trial(trial)) => runtime().and_then(|r| r.block_on(trial.run())),
+        Some(Other::SpoolTrial(trial)) => trial.run(),
         None => start(arguments),
     };
     match ended {
@@ -254,6 +263,7 @@ fn options(arguments: Arguments) -> Result<daemon::Options> {
         capacity: arguments.capacity,
         state,
         spool_bytes: u64::from(arguments.spool_limit) << 20,
+        etcd_quota: u64::from(arguments.etcd_quota) << 20,
         drain_timeout: Duration::from_secs(arguments.drain_timeout),
         max_skew: TimeDelta::seconds(arguments.max_skew.into()),
         fault: Fault::at(arguments.fault.as_deref()),

@@ -127,6 +127,7 @@ struct Numbers {
     steps: Histogram,
     transactions: Counter,
     etcd_retries: Counter,
+    etcd_used: Gauge,
     lease_losses: Counter,
     running: Gauge,
     capacity: Gauge,
@@ -162,6 +163,7 @@ impl Metrics {
             steps: Histogram::new(STEPS),
             transactions: Counter::default(),
             etcd_retries: Counter::default(),
+            etcd_used: Gauge::default(),
             lease_losses: Counter::default(),
             running: Gauge::default(),
             capacity: Gauge::default(),
@@ -236,6 +238,11 @@ impl Metrics {
     /// So many requests to etcd were sent again, since the start.
     pub fn etcd_retries(&self, total: u64) {
         self.numbers.etcd_retries.inner().fetch_max(total, Ordering::Relaxed);
+    }
+
+    /// So many bytes of etcd's quota are in use.
+    pub fn etcd_used(&self, bytes: u64) {
+        self.numbers.etcd_used.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// The lease was lost while registered.
@@ -366,6 +373,8 @@ impl Numbers {
         r.register("claim_steps", "Steps in one transaction", self.steps.clone());
         r.register("claim_transactions", "Transactions answered", self.transactions.clone());
         r.register("etcd_retries", "Requests to etcd sent again", self.etcd_retries.clone());
+        let about = "etcd's space in use, as last asked";
+        r.register_with_unit("etcd_used", about, Unit::Bytes, self.etcd_used.clone());
         r.register("lease_losses", "Leases lost while registered", self.lease_losses.clone());
         r.register("running", "Live runs of this worker", self.running.clone());
         r.register("capacity", "Runs this worker takes at once", self.capacity.clone());

@@ -35,6 +35,7 @@ use spool::{Entry, Mark, Rank, Spool};
 mod entry;
 mod queue;
 mod spool;
+pub(crate) mod trial;
 
 /// Reports on their way to the reporter: senders never wait longer than it takes to file them.
 pub(crate) const REPORTS_BOUND: usize = 1024;
@@ -92,6 +93,8 @@ pub(crate) struct Reporter {
     queue: Queue,
     pace: Pace,
     disk: Disk,
+    /// Up to where etcd has been relieved of the outcomes that the disk holds.
+    relieved: Option<Mark>,
     /// MongoDB does not answer.
     away: bool,
     /// Patience is over: what is left goes to disk, and nothing more is written.
@@ -104,11 +107,16 @@ pub(crate) struct Reporter {
     telling: Telling,
 }
 
+/// A decision that is final, and its job's name.
+type Final = (JobName, Box<Versioned<RunRecord>>);
+
 /// Where it goes.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub records: Records,
     pub courier: Courier,
+    /// Whether etcd is so full that outcomes that the disk holds should not stay in it.
+    pub crowded: watch::Receiver<bool>,
 }
 
 /// Who hears how it goes.
@@ -140,7 +148,12 @@ impl Reporter {
         patience: Duration,
         telling: Telling,
     ) -> io::Result<Self> {
-        let disk = Disk { spool: Spool::open(folder, limit)?, gaps: BTreeMap::new(), told: false };
+        let disk = Disk {
+            spool: Spool::open(folder, limit)?,
+            gaps: BTreeMap::new(),
+            told: false,
+            sound: true,
+        };
         if !disk.spool.is_empty() {
             info!("{} of output and records wait on disk for MongoDB", kib(disk.spool.bytes()));
         }
@@ -152,6 +165,7 @@ impl Reporter {
             queue: Queue::default(),
             pace: Pace::default(),
             disk,
+            relieved: None,
             away: false,
             leaving: false,
             not_before: now,
@@ -165,12 +179,14 @@ impl Reporter {
     /// Runs until there is nothing more to report.
     pub async fn run(mut self) {
         let mut writes: JoinSet<Written> = JoinSet::new();
+        let mut relief = JoinSet::new();
         let mut give_up = None;
         let mut arrived = Vec::new();
         loop {
             self.save();
             self.tell();
             self.write(&mut writes);
+            self.relieve(&mut relief);
             if give_up.is_some() && self.is_over(&writes) {
                 return;
             }
@@ -192,6 +208,8 @@ impl Reporter {
                     // Only a bug gets here. Outcomes are in etcd, where the others find them.
                     Err(e) => error!("a write of results failed: {e}"),
                 },
+                Some(_) = relief.join_next() => {}
+                Ok(()) = self.store.crowded.changed() => {}
                 () = until(wake), if wake.is_some() => {}
                 // What is under way ends by itself, each call of it in five seconds.
                 () = until(give_up), if give_up.is_some() && !self.leaving => self.leaving = true,
@@ -296,6 +314,24 @@ impl Reporter {
         }
     }
 
+    /// While etcd is crowded, has it forget the outcomes that are safe on disk.
+    fn relieve(&mut self, relief: &mut JoinSet<()>) {
+        let crowded = *self.store.crowded.borrow();
+        if !crowded || !self.disk.sound || self.disk.spool.is_empty() || !relief.is_empty() {
+            return;
+        }
+        let (done, mark) = block_in_place(|| self.disk.done(self.relieved));
+        if std::mem::replace(&mut self.relieved, mark) == mark {
+            return;
+        }
+        let store = self.store.clone();
+        relief.spawn(async move {
+            for (job, done) in done {
+                store.forget(&job, &done).await;
+            }
+        });
+    }
+
     fn tell(&mut self) {
         let bytes = self.disk.spool.bytes();
         self.telling.metrics.spool(bytes, self.away);
@@ -327,10 +363,14 @@ impl Store {
         }
         let refused: BTreeSet<RunId> = refused.into_iter().map(|refused| refused.run).collect();
         for (job, done) in load.done().filter(|(_, done)| !refused.contains(&done.value.id)) {
-            // Left behind, it is completed again later, which changes nothing.
-            self.courier.post(Step::acknowledged(self.courier.keys(), job, done)).await;
+            self.forget(job, done).await;
         }
         Ok(())
+    }
+
+    /// Has etcd forget an outcome. Left behind, it is completed again later, which changes nothing.
+    async fn forget(&self, job: &JobName, done: &Versioned<RunRecord>) {
+        self.courier.post(Step::acknowledged(self.courier.keys(), job, done)).await;
     }
 }
 
@@ -341,6 +381,8 @@ struct Disk {
     gaps: BTreeMap<RunId, Gap>,
     /// Whether the log was told that there is no room.
     told: bool,
+    /// Whether the disk has kept what it said that it would.
+    sound: bool,
 }
 
 /// Output that was dropped since the last piece that was kept.
@@ -359,6 +401,7 @@ impl Disk {
             dropped += self.save_one(spooled);
         }
         if let Err(e) = self.spool.sync() {
+            self.sound = false;
             self.complain(&e.to_string());
         }
         dropped
@@ -437,6 +480,16 @@ impl Disk {
         (Load::of_spooled(part.entries.iter().filter_map(|entry| Spooled::read(entry))), part.mark)
     }
 
+    /// Outcomes on disk from a mark on, and up to where they were looked for.
+    fn done(&self, from: Option<Mark>) -> (Vec<Final>, Option<Mark>) {
+        let part = self.spool.peek_from(from, usize::MAX, IDLE_BELOW);
+        let done = part.entries.iter().filter_map(|entry| match Spooled::read(entry)? {
+            Spooled::Done(job, done) => Some((job, done)),
+            Spooled::Started(_) | Spooled::Output(..) => None,
+        });
+        (done.collect(), part.mark.or(from))
+    }
+
     fn taken(&mut self, mark: Mark) {
         if let Err(e) = self.spool.taken(mark) {
             warn!("cannot delete what was written to MongoDB from disk: {e}");
@@ -470,7 +523,7 @@ mod tests {
     fn a_mark_stands_where_output_found_no_room_and_the_record_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path(), 64 << 10).unwrap();
-        let mut disk = Disk { spool, gaps: BTreeMap::new(), told: false };
+        let mut disk = Disk { spool, gaps: BTreeMap::new(), told: false, sound: true };
         let (run, now) = (RunId::new(Utc::now()), Instant::now());
         let mut dropped = 0;
         for seq in 0..100 {

@@ -12,7 +12,7 @@ use crate::scene::{STAMP, Scene, Stamp, next_slot, sleep_until};
 
 const EVERY_SECOND: &str = "* * * * * *";
 /// Seconds of a lone job, and of a hundred.
-const SECONDS: (i64, i64) = (20, 12);
+const SECONDS: (i64, i64) = (100, 12);
 const MANY: usize = 100;
 /// Bare bursts before the hundred jobs, and as many after.
 const BURSTS: usize = 4;

@@ -1,6 +1,6 @@
 //! How a whole fleet does, on real servers and with real workers: claims against raw transactions
 //! of etcd, how late commands start against a bare burst of spawns, how soon a dead or a leaving
-//! worker is replaced, and how soon and in how much memory a worker knows all jobs against the
+//! worker is replaced, how many runs a second go from end to end, and how soon and in how much memory a worker knows all jobs against the
 //! bare list of them.
 //!
 //! Every figure that can be is a ratio of two things measured in turns in this run, because
@@ -26,6 +26,7 @@ mod lateness;
 #[path = "../../../core/benches/time/ratio.rs"]
 #[allow(dead_code, reason = "what the benchmarks of time need, this one does not need all of")]
 mod ratio;
+mod runs;
 mod scene;
 mod takeover;
 
@@ -53,6 +54,9 @@ fn main() {
     }
     if wanted("takeover") {
         runtime.block_on(takeover::run(&stack, &mut bars));
+    }
+    if wanted("runs") {
+        runtime.block_on(runs::run(&stack));
     }
     if wanted("cold") {
         runtime.block_on(cold::run(&stack, &mut bars));

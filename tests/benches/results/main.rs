@@ -1,6 +1,7 @@
 //! What is recorded, on a real server: how long a page of history and a search take among very many
-//! records, how soon output is with its reader, and how many records a second are written through
-//! Carillon's own functions against the driver's bare insert.
+//! records, how soon output is with its reader, how many records a second are written through
+//! Carillon's own functions against the driver's bare insert, and the worker's spool against bare
+//! appends.
 //!
 //! A million records are stored first, which SecantusDB takes about ten minutes for;
 //! `BENCH_RECORDS=100000` stores fewer. `RESULTS_BENCH=latency,writes` runs these parts only. What
@@ -19,6 +20,7 @@
 mod bars;
 mod history;
 mod latency;
+mod spool;
 mod writes;
 
 use std::time::Instant;
@@ -39,6 +41,9 @@ fn main() {
     let stack = runtime.block_on(Stack::start()).unwrap();
     if wanted("latency") {
         runtime.block_on(latency::run(&stack, &mut bars));
+    }
+    if wanted("spool") {
+        spool::run();
     }
     if wanted("writes") {
         runtime.block_on(writes::run(&stack));

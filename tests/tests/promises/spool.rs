@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use carillon_core::fleet::Registration;
 use carillon_core::id::RunId;
@@ -191,6 +192,68 @@ async fn what_ended_while_etcd_was_away_is_told_in_the_next_life() {
         (fs::read_dir(folder.join("w1/ends")).ok()?.count() == 0).then_some(())
     })
     .await;
+}
+
+/// etcd must not fill up with what MongoDB does not take: a full etcd fires nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn past_half_of_etcds_quota_outcomes_wait_on_disk_alone() {
+    let mut stack = Stack::start().await.unwrap();
+    let arguments = ["--etcd-quota", "1"].map(str::to_owned).to_vec();
+    let options = Options { arguments, ..Options::default() };
+    let fleet = Fleet::start_with(&stack, 1, options).await.unwrap();
+    let file = stack.folder().join("ended");
+    let done = format!("{}/done/", fleet.prefix());
+    stack.stop_mongo().await.unwrap();
+    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
+    whole_runs(&file, 2).await;
+    let in_etcd = |stack: &Stack| stack.etcdctl(&["get", "--prefix", "--keys-only", &done]);
+    assert!(in_etcd(&stack).unwrap().contains("/done/"), "outcomes are safe there");
+    // Nothing of the fleet's, in pieces that fit into an argument.
+    for piece in ["a", "b", "c", "d", "e", "f"] {
+        stack.etcdctl(&["put", piece, &"x".repeat(100 << 10)]).unwrap();
+    }
+    eventually("etcd to be relieved", || async {
+        in_etcd(&stack).ok()?.trim().is_empty().then_some(())
+    })
+    .await;
+    let before = ended(&file);
+    assert!(before.len() >= 2);
+    whole_runs(&file, 1).await;
+    stack.start_mongo().await.unwrap();
+    let scene = Scene::of(stack.into(), fleet).await;
+    assert_whole(&scene, &file, "after etcd was crowded").await;
+}
+
+/// A minute is longer than every time-out on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_in_a_minute_without_mongodb() {
+    let (stopped, frozen) = tokio::join!(minute_without(true), minute_without(false));
+    assert!(stopped >= 40 && frozen >= 40, "{stopped} and {frozen} runs began and ended meanwhile");
+}
+
+/// Stops or freezes MongoDB for a minute, and returns how many runs ended in it.
+async fn minute_without(stops: bool) -> usize {
+    let mut stack = Stack::start().await.unwrap();
+    let fleet = Fleet::start(&stack, 2).await.unwrap();
+    let file = stack.folder().join("ended");
+    crate::support::put(&stack, fleet.prefix(), "talker", &talker(&file));
+    whole_runs(&file, 1).await;
+    let before = ended(&file).len();
+    if stops {
+        stack.stop_mongo().await.unwrap();
+    } else {
+        stack.pause_mongo().unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let meanwhile = ended(&file).len() - before;
+    if stops {
+        stack.start_mongo().await.unwrap();
+    } else {
+        stack.resume_mongo().unwrap();
+    }
+    let scene = Scene::of(stack.into(), fleet).await;
+    assert_whole(&scene, &file, if stops { "after a stop" } else { "after a freeze" }).await;
+    meanwhile
 }
 
 /// A file system of one megabyte; none where that takes rights that are not there.

@@ -42,7 +42,7 @@ pub(super) struct Entry {
 }
 
 /// Up to where entries were taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Mark {
     segment: u64,
     offset: u64,
@@ -152,9 +152,16 @@ impl Spool {
     /// Reads from the head, at least one entry where there is one, and no more than so many or so
     /// many bytes. It stays in the queue.
     pub fn peek(&self, most: usize, most_bytes: usize) -> Part {
+        self.peek_from(None, most, most_bytes)
+    }
+
+    /// The same from a mark on, or from the head where that is past it.
+    pub fn peek_from(&self, mark: Option<Mark>, most: usize, most_bytes: usize) -> Part {
+        let first = self.segments.front().map_or(0, |segment| segment.number);
+        let from = Mark { segment: first, offset: self.head }.max(mark.unwrap_or_default());
         let mut part = Part::default();
-        let (mut bytes, mut offset) = (0, self.head);
-        for segment in &self.segments {
+        let (mut bytes, mut offset) = (0, from.offset);
+        for segment in self.segments.iter().filter(|segment| segment.number >= from.segment) {
             let read = self.read(segment, offset, |entry| {
                 let fits = part.entries.is_empty() || bytes + entry.len() <= most_bytes;
                 let takes = fits && part.entries.len() < most;
