@@ -36,7 +36,7 @@ use crate::lease::{Keeper, Standing};
 use crate::memory::{Memory, Seen};
 use crate::metrics::Metrics;
 use crate::notify::{Sender, Targets};
-use crate::report::{REPORTS_BOUND, Report, Reporter, Store, Telling};
+use crate::report::{self, Report, Reporter, Reports, Store, Telling};
 use crate::room;
 use crate::skew::{Skew, Source, Verdict};
 use crate::state::StateDir;
@@ -109,7 +109,7 @@ pub(crate) async fn run(
     let (offsets, mongo_clock) = mpsc::channel(1);
     tokio::spawn(read_clock(records.clone(), offsets));
     let courier = Courier::start(claims.clone(), metrics.clone());
-    let (reports, to_write) = mpsc::channel(REPORTS_BOUND);
+    let (reports, inbox) = report::way();
     let (registration, registered) = watch::channel(first_registration(&options));
     let spool = options.state.path().join("spool");
     let (crowding, crowded) = watch::channel(false);
@@ -118,7 +118,7 @@ pub(crate) async fn run(
         Store { records: records.clone(), courier: courier.clone(), crowded },
         &spool,
         options.spool_bytes,
-        to_write,
+        inbox,
         LAST_REPORTS,
         Telling { metrics: metrics.clone(), registration: registration.clone() },
     )
@@ -248,7 +248,7 @@ struct Daemon {
     claims: Claims,
     courier: Courier,
     supervisor: Supervisor,
-    reports: mpsc::Sender<Report>,
+    reports: Reports,
     registration: watch::Sender<Registration>,
     standing: watch::Receiver<Standing>,
     metrics: Metrics,

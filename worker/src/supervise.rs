@@ -26,7 +26,7 @@ use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::fault::{Fault, Point};
 use crate::lease::Standing;
 use crate::notify::{Nudge, tell_of_running};
-use crate::report::Report;
+use crate::report::{Report, Reports};
 
 /// Orders to one run: a kill, and that the worker leaves.
 pub(crate) const ORDERS_BOUND: usize = 4;
@@ -48,7 +48,7 @@ pub(crate) struct Supervisor {
     pub courier: Courier,
     pub records: Records,
     pub executor: Executor,
-    pub reports: mpsc::Sender<Report>,
+    pub reports: Reports,
     pub standing: watch::Receiver<Standing>,
     pub worker: WorkerId,
     pub fault: Fault,

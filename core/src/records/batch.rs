@@ -52,6 +52,13 @@ pub struct Refused {
     pub detail: String,
 }
 
+/// What is wrong with the document itself, by MongoDB's error codes: BadValue, FailedToParse,
+/// TypeMismatch, InvalidBSON, Overflow, DollarPrefixedFieldName, DottedFieldName, EmptyFieldName,
+/// DocumentValidationFailure, BSONObjectTooLarge, KeyTooLong. Whatever else goes wrong with one, such as
+/// a full disk, may go well the next time.
+/// <https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml>
+const UNFIT: [i32; 11] = [2, 9, 14, 15, 22, 52, 56, 57, 121, 10_334, 17_280];
+
 /// An answer to an `update` command.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,6 +72,8 @@ struct Updated {
 struct Failed {
     #[serde(default)]
     index: usize,
+    #[serde(default)]
+    code: i32,
     #[serde(default, rename = "errmsg")]
     message: String,
 }
@@ -145,7 +154,11 @@ impl Records {
         if let Some(failed) = answer.write_concern_error {
             return Err(self.unreachable(failed.message));
         }
-        let failed = answer.write_errors.into_iter().map(|f| (f.index, f.message)).collect();
+        let mut failed = BTreeMap::new();
+        for error in answer.write_errors {
+            self.unfit(error.code, &error.message)?;
+            failed.insert(error.index, error.message);
+        }
         refused.extend(of_runs(&runs, failed));
         Ok(())
     }
@@ -189,10 +202,24 @@ impl Records {
         for error in answer {
             match error.code {
                 DUPLICATE => failed.known.push(error.index),
-                _ => drop(failed.refused.insert(error.index, error.message)),
+                code => {
+                    self.unfit(code, &error.message)?;
+                    failed.refused.insert(error.index, error.message);
+                }
             }
         }
         Ok(failed)
+    }
+
+    /// Whether it is the document's own fault that it was not written.
+    ///
+    /// # Errors
+    /// When it is not: then all of it is sent again.
+    fn unfit(&self, code: i32, message: &str) -> Result<(), RecordsError> {
+        match UNFIT.contains(&code) {
+            true => Ok(()),
+            false => Err(self.unreachable(message.to_owned())),
+        }
     }
 }
 

@@ -48,8 +48,16 @@ async fn chunks(scene: &Scene, run: RunId) -> Vec<Chunk> {
 }
 
 async fn text(scene: &Scene, run: RunId) -> String {
-    let all: Vec<u8> = chunks(scene, run).await.into_iter().flat_map(|chunk| chunk.data).collect();
-    String::from_utf8(all).unwrap()
+    joined(chunks(scene, run).await)
+}
+
+/// Of a run of which output was dropped: a mark has the number of the last piece that it stands for.
+async fn all_text(scene: &Scene, run: RunId) -> String {
+    joined(scene.records.output_from(run, 0, 10_000).await.unwrap())
+}
+
+fn joined(chunks: Vec<Chunk>) -> String {
+    String::from_utf8(chunks.into_iter().flat_map(|chunk| chunk.data).collect()).unwrap()
 }
 
 async fn final_record(scene: &Scene, run: RunId) -> RunRecord {
@@ -293,14 +301,34 @@ async fn a_full_disk_costs_output_and_nothing_else() {
     );
     crate::support::put(&stack, fleet.prefix(), "flood", &flood);
     whole_runs(&file, 3).await;
+    // One that goes on when MongoDB is back, and says little then.
+    let go = stack.folder().join("go");
+    let patient = format!(
+        r#"{{"name":"patient","cronExpr":"* * * * * *","concurrency":"forbid","command":"head -c 3000000 /dev/zero | tr '\\0' x; echo $CARILLON_RUN > {0}.run; while [ ! -e {0} ]; do sleep 0.1; done; echo on"}}"#,
+        go.display()
+    );
+    crate::support::put(&stack, fleet.prefix(), "patient", &patient);
+    let patient: RunId = eventually("the patient one to have written", || async {
+        fs::read_to_string(go.with_extension("run")).ok()?.trim().parse().ok()
+    })
+    .await;
     stack.start_mongo().await.unwrap();
     let scene = Scene::of(stack.into(), fleet).await;
+    eventually("nothing to wait on disk", || async {
+        let log = fs::read_to_string(scene.fleet.log("w1")).ok()?;
+        log.contains("all that waited on disk is written").then_some(())
+    })
+    .await;
+    fs::write(&go, "").unwrap();
     let runs = ended(&file);
-    for &run in runs.iter().take(3) {
+    for run in runs.into_iter().take(3).chain([patient]) {
         let record = final_record(&scene, run).await;
         assert_eq!(record.outcome, Outcome::Succeeded);
-        assert_eq!(record.output_bytes, 3_000_000);
-        let output = text(&scene, run).await;
+        assert!(record.output_truncated, "three megabytes on a disk of one");
+        let said = if run == patient { "on\n" } else { "" };
+        assert_eq!(record.output_bytes as usize, 3_000_000 + said.len());
+        let output = all_text(&scene, run).await;
+        assert!(output.ends_with(said), "{run}");
         let written = output.bytes().filter(|&byte| byte == b'x').count();
         let dropped: usize = output
             .split(|c: char| !c.is_ascii_digit())

@@ -39,15 +39,6 @@ impl Spooled {
         }
     }
 
-    /// When it is deleted from MongoDB.
-    pub(super) fn expire_at(&self) -> Option<DateTime<Utc>> {
-        match self {
-            Self::Started(record) => record.expire_at,
-            Self::Output(_, expire_at, _) => *expire_at,
-            Self::Done(_, done) => done.value.expire_at,
-        }
-    }
-
     /// The entry for it; none for what cannot be written down, which is nothing that exists.
     pub(super) fn entry(&self) -> Option<Entry> {
         let json = |kind: u8, text: serde_json::Result<Vec<u8>>| {

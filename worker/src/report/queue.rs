@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Report;
 use super::entry::Spooled;
+use super::inbox::output_bytes;
 
 /// The fewest and the most runs in one batch: as many documents as one insert takes well.
 const BATCH_RUNS: (usize, usize) = (8, 1_000);
@@ -138,6 +139,11 @@ impl Pending {
         started.chain(done).map(|r| DOCUMENT_BYTES + r.command.len() + r.output.len()).sum()
     }
 
+    /// How many bytes of output there are.
+    pub(super) fn output_bytes(&self) -> usize {
+        output_bytes(&self.output)
+    }
+
     fn size(&self) -> usize {
         let output: usize = self.output.iter().map(|c| DOCUMENT_BYTES + c.data.len()).sum();
         output + self.records_size()
@@ -198,6 +204,11 @@ impl Load {
     pub(super) fn done(&self) -> impl Iterator<Item = (&JobName, &Versioned<RunRecord>)> {
         let done = self.runs.values().filter_map(|pending| pending.done.as_ref());
         done.map(|(job, done)| (job, done.as_ref()))
+    }
+
+    /// How many bytes of output are in it.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.runs.values().map(Pending::output_bytes).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {

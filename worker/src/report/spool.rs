@@ -1,8 +1,9 @@
 //! A queue on disk for what MongoDB does not take now: first in, first out, through any crash.
 //!
 //! It is a folder of segments, numbered files of entries. An entry is its length, a checksum, and
-//! that many bytes; what they mean is not known here. A crash in the middle of a write leaves a torn tail, which is cut off
-//! when the folder is opened again; whatever else cannot be read costs the rest of its segment.
+//! that many bytes; what they mean is not known here. A crash in the middle of a write leaves a torn
+//! tail, which is cut off when the folder is opened again; whatever else is damaged costs the rest of
+//! its segment. What cannot be read now, for want of file descriptors for example, is no damage.
 //!
 //! A segment is deleted when all of it was taken. So after a crash up to a segment of what was
 //! taken comes again, which is harmless where writing it twice is.
@@ -14,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 /// How large a segment grows, in bytes: a crash repeats no more, and no more is lost with a bad
 /// sector.
@@ -151,12 +153,23 @@ impl Spool {
 
     /// Reads from the head, at least one entry where there is one, and no more than so many or so
     /// many bytes. It stays in the queue.
-    pub fn peek(&self, most: usize, most_bytes: usize) -> Part {
+    ///
+    /// # Errors
+    /// When it cannot be read now.
+    pub fn peek(&self, most: usize, most_bytes: usize) -> io::Result<Part> {
         self.peek_from(None, most, most_bytes)
     }
 
     /// The same from a mark on, or from the head where that is past it.
-    pub fn peek_from(&self, mark: Option<Mark>, most: usize, most_bytes: usize) -> Part {
+    ///
+    /// # Errors
+    /// When it cannot be read now.
+    pub fn peek_from(
+        &self,
+        mark: Option<Mark>,
+        most: usize,
+        most_bytes: usize,
+    ) -> io::Result<Part> {
         let first = self.segments.front().map_or(0, |segment| segment.number);
         let from = Mark { segment: first, offset: self.head }.max(mark.unwrap_or_default());
         let mut part = Part::default();
@@ -170,19 +183,19 @@ impl Spool {
                     part.entries.push(entry);
                 }
                 takes
-            });
+            })?;
             part.mark = Some(Mark { segment: segment.number, offset: read.end });
             match read.stop {
                 Stop::Refused => break,
                 Stop::End => {}
-                Stop::Unreadable => {
+                Stop::Damaged => {
                     part.lost += segment.bytes.saturating_sub(read.end);
                     part.mark = Some(Mark { segment: segment.number, offset: segment.bytes });
                 }
             }
             offset = 0;
         }
-        part
+        Ok(part)
     }
 
     /// Takes everything up to the mark off the queue.
@@ -261,7 +274,9 @@ impl Spool {
         };
         if let Err(e) = file.write_all(record) {
             // Half an entry would hide all that follows.
-            file.set_len(last.bytes)?;
+            if file.set_len(last.bytes).is_err() {
+                self.begin_segment()?;
+            }
             return Err(e);
         }
         last.bytes += record.len() as u64;
@@ -273,42 +288,52 @@ impl Spool {
             full.sync_data()?;
         }
         let number = self.next;
+        // Whatever becomes of the file, the next one has another name.
+        self.next += 1;
         let mut options = OpenOptions::new();
         let file = options.create_new(true).append(true).mode(0o600).open(self.path(number))?;
         // The name, too, must outlive a power cut.
         File::open(&self.folder)?.sync_all()?;
         self.tail = Some(file);
-        self.next += 1;
         self.segments.push_back(Segment { number, bytes: 0 });
         Ok(())
     }
 
     /// Gives `take` the entries from the offset on, until it takes one no more.
-    fn read(&self, segment: &Segment, offset: u64, mut take: impl FnMut(Vec<u8>) -> bool) -> Run {
+    ///
+    /// # Errors
+    /// When it cannot be read now.
+    fn read(
+        &self,
+        segment: &Segment,
+        offset: u64,
+        mut take: impl FnMut(Vec<u8>) -> bool,
+    ) -> io::Result<Run> {
         let mut end = offset;
-        let Ok(mut file) = File::open(self.path(segment.number)) else {
-            return Run { end, stop: Stop::Unreadable };
+        let mut file = match File::open(self.path(segment.number)) {
+            Err(e) if is_damage(&e) => return Ok(Run { end, stop: Stop::Damaged }),
+            file => file?,
         };
-        if file.seek(SeekFrom::Start(offset)).is_err() {
-            return Run { end, stop: Stop::Unreadable };
-        }
+        file.seek(SeekFrom::Start(offset))?;
         let mut file = io::BufReader::new(file.take(segment.bytes.saturating_sub(offset)));
         while end < segment.bytes {
-            let Ok(Some(entry)) = next_entry(&mut file) else {
-                return Run { end, stop: Stop::Unreadable };
+            let entry = match next_entry(&mut file) {
+                Err(e) if is_damage(&e) => None,
+                entry => entry?,
             };
+            let Some(entry) = entry else { return Ok(Run { end, stop: Stop::Damaged }) };
             let size = (HEADER_BYTES + entry.len()) as u64;
             if !take(entry) {
-                return Run { end, stop: Stop::Refused };
+                return Ok(Run { end, stop: Stop::Refused });
             }
             end += size;
         }
-        Run { end, stop: Stop::End }
+        Ok(Run { end, stop: Stop::End })
     }
 
     fn cut_torn_tail(&mut self) -> io::Result<()> {
         let Some(last) = self.segments.back() else { return Ok(()) };
-        let whole = self.read(last, 0, |_| true).end;
+        let whole = self.read(last, 0, |_| true)?.end;
         if whole < last.bytes {
             OpenOptions::new().write(true).open(self.path(last.number))?.set_len(whole)?;
         }
@@ -357,11 +382,17 @@ struct Run {
 enum Stop {
     End,
     Refused,
-    Unreadable,
+    Damaged,
 }
 
 fn number(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_suffix(".spool")?, 16).ok()
+}
+
+/// Whether it is of no use to read it again: the file was cut or deleted, or the disk is broken.
+fn is_damage(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+        || e.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 fn is_full(e: &io::Error) -> bool {
@@ -416,7 +447,7 @@ mod tests {
     }
 
     fn all(spool: &Spool) -> Vec<Vec<u8>> {
-        spool.peek(usize::MAX, usize::MAX).entries
+        spool.peek(usize::MAX, usize::MAX).unwrap().entries
     }
 
     /// Of sizes around what a buffer holds.
@@ -430,7 +461,7 @@ mod tests {
         let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
         let entries = entries(100);
         assert_eq!(append(&mut spool, &entries[..50]), 50);
-        let part = spool.peek(10, usize::MAX);
+        let part = spool.peek(10, usize::MAX).unwrap();
         assert_eq!(part.entries.len(), 10);
         spool.taken(part.mark.unwrap()).unwrap();
         append(&mut spool, &entries[50..]);
@@ -438,7 +469,7 @@ mod tests {
         assert_eq!(all(&spool), wanted[10..]);
         let again = Spool::open(dir.path(), 1 << 20).unwrap();
         assert_eq!(all(&again), wanted, "what was taken of a segment comes again");
-        let mark = spool.peek(usize::MAX, usize::MAX).mark.unwrap();
+        let mark = spool.peek(usize::MAX, usize::MAX).unwrap().mark.unwrap();
         spool.taken(mark).unwrap();
         assert!(spool.is_empty() && Spool::open(dir.path(), 1 << 20).unwrap().is_empty());
         append(&mut spool, &[status(b"on")]);
@@ -482,11 +513,30 @@ mod tests {
             let mut bad = written.clone();
             bad[place] ^= 0x40;
             fs::write(&file, &bad).unwrap();
-            let part = spool.peek(usize::MAX, usize::MAX);
+            let part = spool.peek(usize::MAX, usize::MAX).unwrap();
             let good = entries.iter().zip(&part.entries).all(|(e, read)| e.bytes == *read);
             assert!(good && part.entries.len() < entries.len() && part.lost > 0, "{place}");
             assert_eq!(part.mark.unwrap().offset, written.len() as u64);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        append(&mut spool, &[status(b"kept")]);
+        let (file, aside) = (spool.path(0), dir.path().join("aside"));
+        // As with any error that says nothing about the file: a link that turns in a circle.
+        fs::rename(&file, &aside).unwrap();
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        assert!(spool.peek(1, 1).is_err());
+        assert!(Spool::open(dir.path(), 1 << 20).is_err(), "no tail is cut off");
+        fs::rename(&aside, &file).unwrap();
+        assert_eq!(all(&spool), [b"kept"]);
+        // That of a file which is gone does not come back.
+        fs::remove_file(&file).unwrap();
+        let part = spool.peek(1, 1).unwrap();
+        assert!(part.entries.is_empty() && part.lost > 0 && part.mark.is_some());
     }
 
     #[test]
@@ -500,7 +550,7 @@ mod tests {
         assert!(spool.segments.len() > 2);
         let mut seen = Vec::new();
         while !spool.is_empty() {
-            let part = spool.peek(3, 4 << 20);
+            let part = spool.peek(3, 4 << 20).unwrap();
             seen.extend(part.entries.iter().filter(|e| e.len() == 1).map(|e| e[0]));
             spool.taken(part.mark.unwrap()).unwrap();
         }

@@ -45,7 +45,7 @@ impl Trial {
         let begun = Instant::now();
         let mut read = 0;
         while !spool.is_empty() {
-            let part = spool.peek(1_000, 8 << 20);
+            let part = spool.peek(1_000, 8 << 20)?;
             read += part.entries.len();
             spool.taken(part.mark.context("something waits")?)?;
         }
