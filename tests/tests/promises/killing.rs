@@ -1,6 +1,7 @@
 //! A kill ends a run with all of its children, whoever asks for it and however.
 
-use carillon_core::run::Outcome;
+use carillon_core::run::{Outcome, RunState, Running};
+use etcd_client::{EventType, WatchOptions};
 use system_tests::faults;
 
 use crate::support::{Scene, eventually};
@@ -40,6 +41,33 @@ async fn a_run_that_ignores_sigterm_is_killed_after_its_grace() {
     assert_eq!((record.outcome, record.signal), (Outcome::Killed, Some(9)), "{}", record.err);
     let run = live.id.to_string();
     assert_eq!(faults::with_environment("CARILLON_RUN", &run), Vec::<u32>::new());
+    let ladder = [
+        RunState::Claimed,
+        RunState::Running,
+        RunState::Received,
+        RunState::Terminated,
+        RunState::Killed,
+    ];
+    assert_eq!(states(&scene, "stubborn").await, ladder);
+}
+
+/// All states that the run of a job went through in etcd, until its key was gone.
+async fn states(scene: &Scene, job: &str) -> Vec<RunState> {
+    let mut etcd = scene.stack.etcd().await.unwrap();
+    let options = WatchOptions::new().with_prefix().with_start_revision(1);
+    let key = scene.key(&format!("running/{job}/"));
+    let mut watch = etcd.watch(key, Some(options)).await.unwrap();
+    let mut states = Vec::new();
+    while let Some(answer) = watch.message().await.unwrap() {
+        for event in answer.events() {
+            if event.event_type() == EventType::Delete {
+                return states;
+            }
+            let run: Running = serde_json::from_slice(event.kv().unwrap().value()).unwrap();
+            states.push(run.state);
+        }
+    }
+    states
 }
 
 #[tokio::test(flavor = "multi_thread")]
