@@ -5,8 +5,9 @@ use carillon_core::id::{JobName, RunId};
 use carillon_core::records::{HistoryFilter, Records, Tail, TailEvent};
 use carillon_core::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
 use chrono::{DateTime, TimeDelta, Utc};
+use mongodb::bson::{Bson, doc};
 use serde_json::Value;
-use system_tests::stack::Stack;
+use system_tests::stack::{Options as StackOptions, Stack};
 use system_tests::write;
 
 use crate::support::{Scene, carillon};
@@ -98,6 +99,48 @@ async fn output_is_followed_by_change_stream_and_by_polling_alike() {
             (1..40).filter(|seq| *seq != 20).map(|seq| format!("{seq} ")).collect();
         assert_eq!(first, TailEvent::Output(records.output_from(run, 0, 1).await.unwrap()));
         assert_eq!((all, rest), (expected.clone(), expected), "polling: {polling}");
+    }
+}
+
+/// As on a server that knows none, that fails over, or whose history does not go back far enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_that_is_refused_or_dies_costs_a_tail_nothing() {
+    let options = StackOptions { fail_points: true, ..StackOptions::default() };
+    let stack = Stack::start_with(&options).await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    let mongo = stack.mongo().await.unwrap();
+    let fail = |mode: Bson, command: &str| {
+        let data = doc! {"failCommands": [command], "errorCode": 40_573};
+        let fail = doc! {"configureFailPoint": "failCommand", "mode": mode, "data": data};
+        let admin = mongo.database("admin");
+        async move { admin.run_command(fail).await.unwrap() }
+    };
+    for refused in [true, false] {
+        let record =
+            RunRecord::new(RunId::new(Utc::now()), &job("tailed"), Outcome::Running, Utc::now());
+        let run = record.id;
+        write::started(&records, &record).await.unwrap();
+        write(&records, run, 0, Stream::Stdout, b"0 ").await;
+        let mut tail = records.tail(run, 0);
+        if refused {
+            fail(doc! {"times": 1}.into(), "aggregate").await;
+        }
+        let first = tail.next().await.unwrap();
+        assert_eq!(first, TailEvent::Output(records.output_from(run, 0, 1).await.unwrap()));
+        if !refused {
+            fail("alwaysOn".into(), "getMore").await;
+        }
+        let writer = async {
+            for seq in 1..20 {
+                write(&records, run, seq, Stream::Stdout, format!("{seq} ").as_bytes()).await;
+            }
+            let end = ended("tailed", record.start_time, Outcome::Succeeded);
+            store(&records, &[RunRecord { id: run, ..end }]).await;
+        };
+        let ((), rest) = tokio::join!(writer, read_all(&mut tail));
+        let expected: String = (1..20).map(|seq| format!("{seq} ")).collect();
+        assert_eq!(rest, expected, "refused: {refused}");
+        fail("off".into(), "getMore").await;
     }
 }
 
