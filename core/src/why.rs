@@ -18,8 +18,6 @@ use crate::replica::Replica;
 use crate::run::{KillRequest, LiveRun, Outcome, RunRecord, RunState, Trigger};
 use crate::schedule::Schedule;
 
-/// How far two clocks of the fleet may be apart, where the workers were told nothing else.
-pub const MAX_SKEW: TimeDelta = TimeDelta::seconds(10);
 /// How far back the slot before an instant is looked for, wider each time: most schedules fire
 /// often, and counting in a long window costs more.
 const WINDOWS: [TimeDelta; 5] = [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fleet::MAX_SKEW;
 use crate::keys::Keys;
 use crate::replica::{Feed, Item};
 
