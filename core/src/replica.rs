@@ -180,7 +180,7 @@ impl<J: KeptJob> Replica<J> {
     }
 
     fn put(&mut self, key: &Key, value: &[u8], item: &Item, now: DateTime<Utc>) {
-        self.unreadable.remove(&show(key));
+        self.unreadable.remove(&key.to_string());
         let rev = item.mod_revision;
         match key {
             Key::Job(job) => {
@@ -241,7 +241,7 @@ impl<J: KeptJob> Replica<J> {
             Key::Drain(id) => drop(self.drains.insert(id.clone())),
             Key::Settings => self.settings = self.decode(key, value, rev),
             Key::Misnamed(name, why) => {
-                self.unreadable.insert(show(key), format!("{name:?}: {why}"));
+                self.unreadable.insert(key.to_string(), format!("{name:?}: {why}"));
             }
             Key::Unknown(_) => {}
         }
@@ -267,14 +267,14 @@ impl<J: KeptJob> Replica<J> {
         match serde_json::from_slice(value) {
             Ok(value) => Some(Versioned { value, mod_revision }),
             Err(e) => {
-                self.unreadable.insert(show(key), e.to_string());
+                self.unreadable.insert(key.to_string(), e.to_string());
                 None
             }
         }
     }
 
     fn delete(&mut self, key: &Key) {
-        self.unreadable.remove(&show(key));
+        self.unreadable.remove(&key.to_string());
         match key {
             Key::Job(job) => {
                 self.count_job(job, 0);
@@ -477,25 +477,6 @@ fn absent<'a, 'b>(
         while others.next_if(|other| other < name).is_some() {}
         others.peek() != Some(name)
     })
-}
-
-fn show(key: &Key) -> String {
-    match key {
-        Key::Unknown(text) => text.clone(),
-        Key::Misnamed(name, _) => format!("jobs/{name}"),
-        Key::Job(job) => format!("jobs/{job}"),
-        Key::Cursor(job, None) => format!("cursor/{job}"),
-        Key::Cursor(job, Some(on)) => format!("cursor/{job}/{on}"),
-        Key::Running(job, None, run) => format!("running/{job}/{run}"),
-        Key::Running(job, Some(on), run) => format!("running/{job}/{on}/{run}"),
-        Key::Done(job, id) => format!("done/{job}/{id}"),
-        Key::Trigger(job, id) => format!("trigger/{job}/{id}"),
-        Key::KillJob(job) => format!("killer/{job}"),
-        Key::KillRun(job, run) => format!("killer/{job}/{run}"),
-        Key::Worker(worker) => format!("workers/{worker}"),
-        Key::Drain(worker) => format!("drain/{worker}"),
-        Key::Settings => "settings".to_owned(),
-    }
 }
 
 #[cfg(test)]

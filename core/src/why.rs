@@ -13,6 +13,7 @@ use crate::decide::{Move, Situation, Step, due_at, next_step};
 use crate::fleet::WorkerEntry;
 use crate::id::{JobName, RunId, Slot, WorkerId};
 use crate::job::{Checked, Concurrency, Job, JobEntry, Scope};
+use crate::keys::Key;
 use crate::rank::{Call, Roster, unfit};
 use crate::replica::Replica;
 use crate::run::{KillRequest, LiveRun, Outcome, RunRecord, RunState, Trigger};
@@ -615,8 +616,8 @@ fn hindrances(known: &Known<'_>, entry: Option<&JobEntry>, slot: Slot) -> Vec<Hi
             Some(checked)
         }
     };
-    for key in ["settings".to_owned(), format!("cursor/{job}")] {
-        if let Some(why) = replica.unreadable.get(&key) {
+    for key in [Key::Settings, Key::Cursor(job.clone(), None)] {
+        if let Some(why) = replica.unreadable.get(&key.to_string()) {
             found.push(broken(&format!("the key {key} cannot be read: {why}")));
         }
     }
