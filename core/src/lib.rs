@@ -9,8 +9,7 @@
 //! 4. [`decide`], [`notify`], [`records`]
 //! 5. [`cursors`], and above it [`replica`]
 //! 6. [`rank`], [`steps`], [`etcd`]
-//! 7. [`why`], [`jobs`], [`claims`]
-//! 8. [`recover`]
+//! 7. [`why`], [`recover`], [`jobs`], [`claims`]
 
 pub mod claims;
 pub mod cursors;

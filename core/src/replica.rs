@@ -6,6 +6,7 @@
 mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +17,7 @@ use crate::cursors::Cursors;
 pub use crate::cursors::Versioned;
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
-use crate::id::{JobName, RunId, WorkerId};
+use crate::id::{JobName, RunId, Slot, WorkerId};
 use crate::job::{Checked, JobEntry, KeptJob, Scope, StoredJob};
 use crate::keys::{Key, Keys};
 use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
@@ -431,6 +432,25 @@ impl<J> Replica<J> {
         self.live.values().flat_map(BTreeMap::values)
     }
 
+    /// The decisions of one job that MongoDB has not acknowledged, oldest first.
+    pub fn done_of(&self, job: &JobName) -> impl Iterator<Item = &RunRecord> {
+        self.done.range(all_of(job)).map(|(_, done)| &done.value)
+    }
+
+    /// The runs of one job that were asked for outside the schedule, oldest first.
+    pub fn triggers_of(
+        &self,
+        job: &JobName,
+    ) -> impl Iterator<Item = (RunId, &Versioned<TriggerRequest>)> {
+        self.triggers.range(all_of(job)).map(|((_, id), trigger)| (*id, trigger))
+    }
+
+    /// The newest slot of a job that is decided, as far as etcd tells.
+    pub fn newest_decided(&self, job: &JobName) -> Option<Slot> {
+        let live = self.live_of(job).filter_map(|live| live.value.slot);
+        live.chain(self.done_of(job).filter_map(RunRecord::newest_slot)).max()
+    }
+
     /// The kill request that applies to a live run: one that is newer than its claim.
     pub fn kill_of(&self, live: &LiveRun) -> Option<KillRequest> {
         let own = self.run_kills.get(&(live.job.clone(), live.run));
@@ -465,6 +485,11 @@ impl Replica<StoredJob> {
         let (name, stored) = self.jobs.get_key_value(job)?;
         stored.scope().or_else(|| Some(stored.read(name.clone()).job()?.scope))
     }
+}
+
+/// Where the runs of one job are among those of all.
+fn all_of(job: &JobName) -> RangeInclusive<(JobName, RunId)> {
+    (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST)
 }
 
 /// Those of the names that are not among the others. Both come in order.

@@ -317,22 +317,8 @@ pub fn blocked_by(record: &RunRecord) -> Option<RunId> {
 
 /// The newest slot that was decided, as far as etcd and these records tell.
 pub fn newest_decided(replica: &Replica, job: &JobName, records: &[RunRecord]) -> Option<Slot> {
-    let live = replica.live_of(job).filter_map(|live| live.value.slot);
-    let done = done_of(replica, job).filter_map(newest_of);
-    live.chain(done).chain(records.iter().filter_map(newest_of)).max()
-}
-
-fn newest_of(record: &RunRecord) -> Option<Slot> {
-    record.to_slot.max(record.scheduled_time).map(Slot::at)
-}
-
-/// The decisions of a job that MongoDB has not acknowledged.
-pub(crate) fn done_of<'a>(
-    replica: &'a Replica,
-    job: &JobName,
-) -> impl Iterator<Item = &'a RunRecord> {
-    let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-    replica.done.range(all).map(|(_, done)| &done.value)
+    let recorded = records.iter().filter_map(RunRecord::newest_slot).max();
+    replica.newest_decided(job).max(recorded)
 }
 
 /// The next slot of a job: its oldest undecided one, or the first after now where it has no cursor.
@@ -525,7 +511,7 @@ fn decisions(
     for record in known.records.iter().filter(speaks) {
         all.insert(record.id, decision(record.clone(), false));
     }
-    for record in done_of(replica, job).filter(speaks) {
+    for record in replica.done_of(job).filter(speaks) {
         let known = all.get(&record.id);
         if known.is_none_or(|known| !known.record.outcome.is_final()) {
             all.insert(record.id, decision(record.clone(), true));
@@ -553,11 +539,10 @@ fn late(record: &RunRecord, due: Option<DateTime<Utc>>) -> Option<i64> {
 }
 
 fn to_come(replica: &Replica, job: &JobName, slot: Slot) -> Vec<ToCome> {
-    let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-    let of_slot = replica.triggers.range(all).filter(|(_, t)| t.value.slot == Some(slot));
+    let of_slot = replica.triggers_of(job).filter(|(_, t)| t.value.slot == Some(slot));
     of_slot
-        .map(|((_, run), trigger)| ToCome {
-            run: *run,
+        .map(|(run, trigger)| ToCome {
+            run,
             kind: trigger.value.kind,
             attempt: trigger.value.attempt,
             not_before: trigger.value.not_before,
