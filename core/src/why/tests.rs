@@ -2,6 +2,7 @@ use super::*;
 use crate::fleet::MAX_SKEW;
 use crate::keys::Keys;
 use crate::replica::{Feed, Item};
+use crate::run::RunState;
 
 const NOW: &str = "2026-01-01T12:00:30Z";
 const JOB: &str = r#"{"name":"j","command":"c","cronExpr":"0 * * * *"}"#;
@@ -199,25 +200,6 @@ fn a_live_run_and_what_mongodb_has_not_acknowledged_are_found_in_etcd() {
     let replica = replica(JOB, &[cursor(of), done]);
     let Fate::Decided { decisions, .. } = tell(&replica, &[started], of).fate else { panic!() };
     assert_eq!((decisions.len(), decisions[0].record.outcome), (1, Outcome::Failed));
-}
-
-#[test]
-fn a_slot_is_read_as_an_instant_or_by_the_zones_clock() {
-    let berlin = Tz::Europe__Berlin;
-    let reads = [
-        ("2026-11-24T08:30:00Z", "2026-11-24T08:30:00Z"),
-        ("2026-11-24T09:30:00+01:00", "2026-11-24T08:30:00Z"),
-        ("2026-11-24 09:30", "2026-11-24T08:30:00Z"),
-        ("2026-11-24T09:30:05", "2026-11-24T08:30:05Z"),
-        // Twice on that day: the first.
-        ("2026-10-25 02:30", "2026-10-25T00:30:00Z"),
-    ];
-    for (text, expected) in reads {
-        assert_eq!(read_slot(text, berlin), Ok(slot(expected)), "{text}");
-    }
-    let gap = read_slot("2026-03-29 02:30", berlin).unwrap_err();
-    assert!(gap.contains("is skipped by the clocks in Europe/Berlin"), "{gap}");
-    assert!(read_slot("half past nine", berlin).unwrap_err().contains("is no slot"));
 }
 
 #[test]
