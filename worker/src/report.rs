@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::until;
 use crate::courier::Courier;
-use crate::execute::dropped_mark;
+use crate::execute::dropped_note;
 use crate::metrics::Metrics;
 use entry::Spooled;
 use queue::{Load, Pace, Pending, Queue};
@@ -444,7 +444,7 @@ impl Disk {
         let Some(gap) = self.gaps.get_mut(&before.run()).filter(|gap| gap.bytes > 0) else {
             return true;
         };
-        let data = dropped_mark(gap.bytes).into_bytes();
+        let data = dropped_note(gap.bytes).into_bytes();
         let chunk = Chunk { seq: gap.seq, at: gap.at, stream: Stream::Stdout, data };
         gap.bytes = 0;
         let mark = Spooled::Output(before.run(), before.expire_at(), chunk).entry();

@@ -3,7 +3,7 @@
 //! What is read becomes chunks, and each byte goes one of three ways. The first part of the output
 //! waits in a *backlog* until the receiver takes it; when the receiver is so slow that the backlog
 //! is full, what comes then is dropped. Past the head that the job's limit allows, only a *tail* is
-//! kept, and it is delivered at the end. Where bytes are missing stands a marker that counts them.
+//! kept, and it is delivered at the end. Where bytes are missing stands a note that counts them.
 //!
 //! The order of the two streams is approximate: they are two pipes, and nobody can see which was
 //! written first. Within a stream it is exact.
@@ -83,7 +83,7 @@ fn index(stream: Stream) -> usize {
 }
 
 impl Output {
-    /// Keeps at most `limit` bytes, markers not counted.
+    /// Keeps at most `limit` bytes, notes of what is dropped not counted.
     pub(crate) fn new(limit: u64) -> Self {
         let tail = TAIL_BYTES.min(limit / 4);
         Self {
@@ -185,7 +185,7 @@ impl Output {
         let tail = std::mem::take(&mut self.tail);
         if tail.dropped > 0 {
             self.dropped += tail.dropped;
-            self.mark(tail.dropped, at);
+            self.note_dropped(tail.dropped, at);
         }
         for piece in tail.pieces {
             self.enqueue(piece.stream, piece.data, piece.at);
@@ -251,12 +251,12 @@ impl Output {
         let gap = std::mem::take(&mut self.gap);
         if gap > 0 {
             self.dropped += gap;
-            self.mark(gap, at);
+            self.note_dropped(gap, at);
         }
     }
 
-    fn mark(&mut self, dropped: u64, at: DateTime<Utc>) {
-        self.enqueue(Stream::Stdout, marker(dropped).into_bytes(), at);
+    fn note_dropped(&mut self, dropped: u64, at: DateTime<Utc>) {
+        self.enqueue(Stream::Stdout, dropped_note(dropped).into_bytes(), at);
     }
 
     fn enqueue(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
@@ -272,7 +272,7 @@ fn cost(chunk: &Chunk) -> usize {
 }
 
 /// What stands where so many bytes are missing.
-pub(crate) fn marker(dropped: u64) -> String {
+pub(crate) fn dropped_note(dropped: u64) -> String {
     format!("\n[… {dropped} bytes dropped …]\n")
 }
 
@@ -338,12 +338,12 @@ mod tests {
             assert!(kept.truncated, "{limit}");
             let text = String::from_utf8(bytes_of(&kept.rest)).unwrap();
             assert!(text.contains("\n[… 1 bytes dropped …]\n"), "{limit}");
-            assert_eq!(text.len() as u64, limit + marker(1).len() as u64);
+            assert_eq!(text.len() as u64, limit + dropped_note(1).len() as u64);
         }
     }
 
     #[test]
-    fn a_receiver_that_falls_behind_gets_a_marker_and_then_the_present() {
+    fn a_receiver_that_falls_behind_gets_a_note_and_then_the_present() {
         let mut output = Output::new(100 << 20);
         let block = vec![b'x'; CHUNK_BYTES];
         for _ in 0..200 {
@@ -358,7 +358,7 @@ mod tests {
         let kept = output.finish(Utc::now());
         assert!(kept.truncated);
         let missing = kept.bytes - 10 - bytes_of(&got).len() as u64;
-        let expected = format!("{}back again", marker(missing));
+        let expected = format!("{}back again", dropped_note(missing));
         assert_eq!(String::from_utf8(bytes_of(&kept.rest)).unwrap(), expected);
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::marker;
+use super::dropped_note;
 
 /// How much of the beginning and of the end is in the record itself.
 const SUMMARY_BYTES: usize = 32 * 1024;
@@ -31,7 +31,7 @@ impl Summary {
         self.recent.extend(newest);
     }
 
-    /// The beginning and the end, with a marker between them where bytes are missing.
+    /// The beginning and the end, with a note between them where bytes are missing.
     pub(super) fn text(mut self) -> String {
         let unseen = self.total.saturating_sub(self.head.len() as u64);
         let recent = self.recent.make_contiguous();
@@ -43,7 +43,7 @@ impl Summary {
         }
         let (head, tail) = (whole_end(&self.head), whole_start(tail));
         let mut text = String::from_utf8_lossy(head).into_owned();
-        text.push_str(&marker(self.total - (head.len() + tail.len()) as u64));
+        text.push_str(&dropped_note(self.total - (head.len() + tail.len()) as u64));
         text.push_str(&String::from_utf8_lossy(tail));
         text
     }
