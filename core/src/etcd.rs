@@ -11,6 +11,7 @@ mod lease;
 mod list;
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -280,10 +281,8 @@ fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(f64::from(u16::try_from(noise() % 1000).unwrap_or_default()) / 2000.0)
 }
 
-/// A number that differs from one moment and one process to the next.
+/// A number that differs from one call and one process to the next.
 fn noise() -> usize {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
-    usize::try_from(nanos / 7 + std::process::id()).unwrap_or_default()
+    // What a hasher starts from is chosen at random.
+    RandomState::new().hash_one(()) as usize
 }
