@@ -30,6 +30,8 @@ pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod steps;
+#[cfg(test)]
+mod testing;
 pub mod timetable;
 pub mod why;
 pub mod zones;

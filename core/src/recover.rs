@@ -143,30 +143,11 @@ pub fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::{Feed, Item};
     use crate::steps::Write;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn name(text: &str) -> JobName {
-        JobName::new(text).unwrap()
-    }
+    use crate::testing::{self, at, name};
 
     fn replica(items: &[(&str, String)]) -> Replica {
-        let keys = Keys::new("/cron").unwrap();
-        let items = items.iter().zip(2..).map(|((key, value), rev)| Item {
-            key: format!("/cron/{key}").into(),
-            value: Some(value.clone().into()),
-            mod_revision: rev,
-            create_revision: rev,
-            lease: 7,
-        });
-        let mut replica = Replica::default();
-        let feed = Feed::Snapshot { revision: 99, cluster: 1, items: items.collect() };
-        replica.apply(&keys, &feed, at("2026-01-01T12:00:00Z"));
-        replica
+        testing::replica(items, "2026-01-01T12:00:00Z")
     }
 
     fn cursor(through: &str) -> String {

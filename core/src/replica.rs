@@ -507,20 +507,7 @@ fn absent<'a, 'b>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn put(key: &str, value: &str, rev: i64) -> Item {
-        Item {
-            key: key.into(),
-            value: Some(value.into()),
-            mod_revision: rev,
-            create_revision: rev,
-            lease: 0,
-        }
-    }
-
-    fn name(text: &str) -> JobName {
-        JobName::new(text).unwrap()
-    }
+    use crate::testing::{name, put};
 
     const JOB: &str = r#"{"name":"a","command":"true","cronExpr":"* * * * *"}"#;
 
@@ -529,10 +516,10 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         let mut replica: Replica = Replica::default();
         let items = vec![
-            put("/cron/jobs/a", JOB, 2),
-            put("/cron/jobs/b", "{oops", 3),
-            put("/cron/jobs/x/y", JOB, 4),
-            put("/cron/cursor/a", "nonsense", 5),
+            put("jobs/a", JOB, 2),
+            put("jobs/b", "{oops", 3),
+            put("jobs/x/y", JOB, 4),
+            put("cursor/a", "nonsense", 5),
         ];
         let now = Utc::now();
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 5, cluster: 1, items }, now);
@@ -548,9 +535,9 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         let mut replica: Replica = Replica::default();
         let now = Utc::now();
-        let items = ["a", "b", "c"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2)).to_vec();
+        let items = ["a", "b", "c"].map(|n| put(&format!("jobs/{n}"), JOB, 2)).to_vec();
         replica.apply(&keys, &Feed::Snapshot { revision: 4, cluster: 1, items }, now);
-        let items = vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 9)];
+        let items = vec![put("jobs/a", JOB, 2), put("jobs/b", JOB, 9)];
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
@@ -562,16 +549,16 @@ mod tests {
         let now = Utc::now();
         let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
         let items = vec![
-            put("/cron/cursor/a", cursor, 3),
-            put("/cron/cursor/c", cursor, 3),
-            put("/cron/drain/w", "", 4),
-            put("/cron/jobs/a", JOB, 2),
-            put("/cron/jobs/b", "{oops", 5),
-            put("/cron/killer/a", "", 6),
+            put("cursor/a", cursor, 3),
+            put("cursor/c", cursor, 3),
+            put("drain/w", "", 4),
+            put("jobs/a", JOB, 2),
+            put("jobs/b", "{oops", 5),
+            put("killer/a", "", 6),
         ];
         let whole = Feed::Snapshot { revision: 9, cluster: 1, items: items.clone() };
-        let before = ["a", "z"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 1)).to_vec();
-        let before = [before, vec![put("/cron/cursor/z", cursor, 1)]].concat();
+        let before = ["a", "z"].map(|n| put(&format!("jobs/{n}"), JOB, 1)).to_vec();
+        let before = [before, vec![put("cursor/z", cursor, 1)]].concat();
         for before in [Vec::new(), before] {
             let before = Feed::Changes { revision: 1, items: before };
             let shown = |replica: &Replica| format!("{replica:?}");
@@ -610,14 +597,14 @@ mod tests {
             replica.apply(&keys, &Feed::Changes { revision: 9, items }, now);
         };
         let (mut one, mut other): (Replica, Replica) = Default::default();
-        take(&mut one, vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 3)]);
-        take(&mut one, vec![put("/cron/jobs/a", JOB, 7), put("/cron/cursor/a", "{}", 8)]);
-        let items = vec![put("/cron/jobs/b", JOB, 3), put("/cron/jobs/a", JOB, 7)];
+        take(&mut one, vec![put("jobs/a", JOB, 2), put("jobs/b", JOB, 3)]);
+        take(&mut one, vec![put("jobs/a", JOB, 7), put("cursor/a", "{}", 8)]);
+        let items = vec![put("jobs/b", JOB, 3), put("jobs/a", JOB, 7)];
         other.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(one.table_hash(), other.table_hash());
-        take(&mut other, vec![gone("/cron/jobs/b", 9)]);
+        take(&mut other, vec![gone("jobs/b", 9)]);
         assert_ne!(one.table_hash(), other.table_hash());
-        take(&mut one, vec![gone("/cron/jobs/b", 9), gone("/cron/jobs/never", 9)]);
+        take(&mut one, vec![gone("jobs/b", 9), gone("jobs/never", 9)]);
         assert_eq!(one.table_hash(), other.table_hash());
     }
 
@@ -631,9 +618,9 @@ mod tests {
                 r#"{{"worker":"w","lease":7,"attempt":1,"since":"{0}","spawnBefore":"{0}"}}"#,
                 now.to_rfc3339()
             );
-            put(&format!("/cron/running/a/{}", RunId::new(now)), &value, rev)
+            put(&format!("running/a/{}", RunId::new(now)), &value, rev)
         };
-        let items = vec![run(5), put("/cron/killer/a", "", 6), run(7)];
+        let items = vec![run(5), put("killer/a", "", 6), run(7)];
         replica.apply(&keys, &Feed::Changes { revision: 7, items }, now);
         let killed: Vec<_> =
             replica.all_live().map(|r| (r.fence, replica.kill_of(r).is_some())).collect();

@@ -1,15 +1,10 @@
 use super::*;
 use crate::fleet::MAX_SKEW;
-use crate::keys::Keys;
-use crate::replica::{Feed, Item};
 use crate::run::RunState;
+use crate::testing::{self, at};
 
 const NOW: &str = "2026-01-01T12:00:30Z";
 const JOB: &str = r#"{"name":"j","command":"c","cronExpr":"0 * * * *"}"#;
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
 
 fn slot(text: &str) -> Slot {
     Slot::at(at(text))
@@ -46,19 +41,8 @@ fn running(slot: &str) -> (String, String) {
 }
 
 fn replica(job: &str, more: &[(String, String)]) -> Replica {
-    let keys = Keys::new("/cron").unwrap();
-    let all = [("jobs/j".to_owned(), job.to_owned())];
-    let items = all.iter().chain(more).zip(2..).map(|((key, value), rev)| Item {
-        key: format!("/cron/{key}").into(),
-        value: Some(value.clone().into()),
-        mod_revision: rev,
-        create_revision: rev,
-        lease: 7,
-    });
-    let mut replica = Replica::default();
-    let feed = Feed::Snapshot { revision: 99, cluster: 1, items: items.collect() };
-    replica.apply(&keys, &feed, at(NOW));
-    replica
+    let job = ("jobs/j".to_owned(), job.to_owned());
+    testing::replica(&[&[job], more].concat(), NOW)
 }
 
 fn tell(replica: &Replica, records: &[RunRecord], of: &str) -> Story {
