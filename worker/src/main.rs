@@ -23,6 +23,8 @@ mod simulation;
 mod skew;
 mod state;
 mod supervise;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
