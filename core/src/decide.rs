@@ -464,10 +464,7 @@ fn owed_by(old: &Cursor, name: &JobName, through: DateTime<Utc>) -> Option<Gap> 
 mod tests {
     use super::*;
     use crate::schedule::spread_of;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
+    use crate::testing::at;
 
     fn entry(json: &str, mod_revision: i64, create_revision: i64) -> JobEntry {
         JobEntry::read(JobName::new("j").unwrap(), json.as_bytes(), mod_revision, create_revision)

@@ -1,33 +1,32 @@
-//! The connection to etcd: bounded calls with errors for an operator, going on with another endpoint
-//! where one fails, and the paged list. The watch and the leases have rooms of their own.
+//! The connection to etcd: bounded calls, tried again with another endpoint where one fails.
+//! Endpoints, errors, lists, the watch and the leases have rooms of their own.
 //!
 //! The client balances but does not fail over, so each endpoint has a client of its own here, and
 //! everything uses the current one until that one fails.
 
+mod endpoint;
+mod error;
 mod feed;
 mod lease;
 mod list;
 
-use std::error::Error;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{
-    Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, KvClient, LeaseClient,
-    MaintenanceClient, TlsOptions, Txn, TxnResponse, WatchClient,
-};
-use thiserror::Error;
-use tokio::sync::Mutex;
+use etcd_client::{GetOptions, KeyValue, Txn, TxnResponse};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info, warn};
-
-pub use lease::Renewals;
+use tracing::{debug, info};
 
 use crate::keys::Keys;
 use crate::replica::Item;
-use crate::settings::{Endpoints, Tls};
+use crate::settings::Endpoints;
+use endpoint::{Clients, Endpoint};
+pub use error::EtcdError;
+use error::{Failure, forgotten, words};
+pub use lease::Renewals;
 
 /// Nothing that etcd answers at all takes longer.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -39,77 +38,6 @@ const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 /// The first pause between tries; each further one is four times as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The decoding limit: a page of the largest jobs does not fit in gRPC's default 4 MiB.
-const DECODE_LIMIT: usize = 1 << 30;
-/// A silent connection is found out after twice this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
-
-/// Why an etcd call failed, by what the caller can do about it.
-#[derive(Debug, Clone, Error)]
-pub enum EtcdError {
-    /// Nobody answered, or the answer was lost: a write may or may not have happened.
-    #[error("etcd {endpoints}: {detail}")]
-    Unreachable {
-        /// The configured endpoints.
-        endpoints: String,
-        /// What the transport said.
-        detail: String,
-    },
-    /// etcd's access control refused.
-    #[error(
-        "etcd {endpoints}: {detail} (ask for access to the key prefix, or check user and password)"
-    )]
-    Denied {
-        /// The configured endpoints.
-        endpoints: String,
-        /// What etcd said.
-        detail: String,
-    },
-    /// etcd takes no more writes until somebody makes room; nothing happened.
-    #[error("etcd {endpoints}: {detail} ({OUT_OF_SPACE})")]
-    Full {
-        /// The configured endpoints.
-        endpoints: String,
-        /// What etcd said.
-        detail: String,
-    },
-    /// etcd refused for another reason; nothing happened.
-    #[error("etcd {endpoints}: {detail}")]
-    Refused {
-        /// The configured endpoints.
-        endpoints: String,
-        /// What etcd said.
-        detail: String,
-    },
-}
-
-/// What to do when etcd takes no more writes: <https://etcd.io/docs/v3.5/op-guide/maintenance/>.
-const OUT_OF_SPACE: &str = "it takes no more writes: compact and defragment it, then run `etcdctl alarm disarm`; \
-                            a higher --quota-backend-bytes and --auto-compaction-retention keep it from happening again";
-
-impl EtcdError {
-    fn detail(&self) -> &str {
-        match self {
-            Self::Unreachable { detail, .. }
-            | Self::Denied { detail, .. }
-            | Self::Full { detail, .. }
-            | Self::Refused { detail, .. } => detail,
-        }
-    }
-
-    /// Whether the revision that was asked for is gone, or has not come to a member that lags.
-    fn lacks_revision(&self) -> bool {
-        let told = |detail: &str| {
-            detail.contains("has been compacted") || detail.contains("is a future revision")
-        };
-        matches!(self, Self::Refused { detail, .. } if told(detail))
-    }
-
-    /// Whether the request may have been carried out although no answer came.
-    pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-}
 
 /// A connection to one fleet's part of etcd. Cheap to clone; the clones share what they know of the
 /// endpoints.
@@ -130,23 +58,6 @@ struct Shared {
     shown: String,
 }
 
-struct Endpoint {
-    url: String,
-    client: Client,
-    clients: Clients,
-    signed: Mutex<Signed>,
-    /// Whether it has failed since it last answered.
-    down: AtomicBool,
-}
-
-#[derive(Clone)]
-struct Clients {
-    kv: KvClient,
-    watch: WatchClient,
-    lease: LeaseClient,
-    maintenance: MaintenanceClient,
-}
-
 /// How full etcd is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -154,76 +65,6 @@ pub struct Room {
     pub used: u64,
     /// Bytes at which it takes no more writes, where it says so: etcd 3.6 does.
     pub quota: Option<u64>,
-}
-
-/// Our standing with one endpoint: a token is good for the one that gave it.
-#[derive(Default)]
-struct Signed {
-    /// How often we have signed in.
-    times: u64,
-    /// Whether that gave us a token; without authentication there is none.
-    token: bool,
-}
-
-/// Why one call to one endpoint failed.
-enum Failure {
-    Silence(Duration),
-    Said(etcd_client::Error),
-}
-
-impl Failure {
-    /// Whether the request cannot have left this machine: only connecting is ever refused.
-    fn never_sent(&self) -> bool {
-        let Self::Said(etcd_client::Error::GRpcStatus(status)) = self else { return false };
-        let mut cause = status.source();
-        while let Some(e) = cause {
-            if let Some(e) = e.downcast_ref::<std::io::Error>() {
-                return e.kind() == std::io::ErrorKind::ConnectionRefused;
-            }
-            cause = e.source();
-        }
-        false
-    }
-}
-
-impl Endpoint {
-    async fn prepare(url: &str, tls: &Tls) -> Result<Self, etcd_client::Error> {
-        let mut options = ConnectOptions::new()
-            .with_require_leader(true)
-            .with_connect_timeout(Duration::from_secs(2))
-            .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE)
-            .with_keep_alive_while_idle(true);
-        if url.starts_with("https://") || !tls.is_empty() {
-            options = options.with_tls(tls_options(tls));
-        }
-        let client = Client::connect([url], Some(options)).await?;
-        let clients = Clients {
-            kv: client.kv_client().max_decoding_message_size(DECODE_LIMIT),
-            watch: client.watch_client().max_decoding_message_size(DECODE_LIMIT),
-            lease: client.lease_client(),
-            maintenance: client.maintenance_client(),
-        };
-        Ok(Self {
-            url: url.to_owned(),
-            client,
-            clients,
-            signed: Mutex::default(),
-            down: AtomicBool::new(false),
-        })
-    }
-}
-
-fn tls_options(tls: &Tls) -> TlsOptions {
-    let mut options = TlsOptions::new();
-    options = match &tls.authority {
-        Some(pem) => options.ca_certificate(Certificate::from_pem(pem.text.reveal())),
-        None => options.with_enabled_roots(),
-    };
-    if let Some((certificate, key)) = &tls.own {
-        let identity = Identity::from_pem(certificate.text.reveal(), key.text.reveal());
-        options = options.identity(identity);
-    }
-    options
 }
 
 impl Etcd {
@@ -281,72 +122,7 @@ impl Etcd {
     }
 
     fn error(&self, failure: &Failure) -> EtcdError {
-        let endpoints = self.shared.shown.clone();
-        let said = match failure {
-            Failure::Silence(limit) => {
-                let detail = format!("no answer within {} s", limit.as_secs_f32());
-                return EtcdError::Unreachable { endpoints, detail };
-            }
-            Failure::Said(said) => said,
-        };
-        let mut detail = words(said);
-        if ["invalid peer certificate", "received fatal alert"].iter().any(|t| detail.contains(t)) {
-            detail.push_str(" (check the CA, the certificate and the key for etcd)");
-        }
-        match said {
-            etcd_client::Error::GRpcStatus(status) => {
-                let says = |text| status.message().contains(text);
-                // gRPC status codes: https://grpc.io/docs/guides/status-codes/
-                match i32::from(status.code()) {
-                    7 | 16 => EtcdError::Denied { endpoints, detail },
-                    3 if says("authentication failed") || says("user name is empty") => {
-                        EtcdError::Denied { endpoints, detail }
-                    }
-                    8 if says("database space exceeded") => EtcdError::Full { endpoints, detail },
-                    8 if says("too many requests") => EtcdError::Unreachable { endpoints, detail },
-                    1 | 2 | 4 | 13 | 14 => EtcdError::Unreachable { endpoints, detail },
-                    _ => EtcdError::Refused { endpoints, detail },
-                }
-            }
-            etcd_client::Error::LeaseKeepAliveError(text) if text.contains("not found") => {
-                EtcdError::Refused { endpoints, detail }
-            }
-            _ => EtcdError::Unreachable { endpoints, detail },
-        }
-    }
-
-    /// The endpoint in use, by its place in the list.
-    fn current(&self) -> Result<(usize, &Endpoint), EtcdError> {
-        let place = self.shared.current.load(Ordering::Relaxed);
-        let endpoint = self.shared.endpoints.get(place).ok_or_else(|| EtcdError::Refused {
-            endpoints: self.shared.shown.clone(),
-            detail: "no endpoint is given".to_owned(),
-        })?;
-        Ok((place, endpoint))
-    }
-
-    /// Goes on with another endpoint, one that has not failed if there is one.
-    fn leave(&self, place: usize, reason: &str) {
-        let endpoints = &self.shared.endpoints;
-        let Some(failed) = endpoints.get(place) else { return };
-        let new = !failed.down.swap(true, Ordering::Relaxed);
-        let mut others = (1..endpoints.len()).map(|step| (place + step) % endpoints.len());
-        let works = |at: &usize| {
-            endpoints.get(*at).is_some_and(|endpoint| !endpoint.down.load(Ordering::Relaxed))
-        };
-        let Some(next) = others.clone().find(works).or_else(|| others.next()) else {
-            debug!("etcd {}: {reason}", failed.url);
-            return;
-        };
-        // Whoever fails at the same time has moved on already.
-        let current = &self.shared.current;
-        let moved = current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
-        let to = endpoints.get(next).map_or("", |endpoint| &endpoint.url);
-        if new && moved.is_ok() {
-            warn!("etcd {}: {reason}; going on with {to}", failed.url);
-        } else {
-            debug!("etcd {}: {reason}; going on with {to}", failed.url);
-        }
+        EtcdError::of(failure, &self.shared.shown)
     }
 
     /// How long one endpoint may take when there may be others to ask.
@@ -382,66 +158,6 @@ impl Etcd {
             self.leave(place, &detail);
         }
         Err(failure)
-    }
-
-    /// Calls an endpoint; signs in before where that is needed, and again if etcd has forgotten us:
-    /// tokens expire, and a member that is started again knows none.
-    async fn signed<T, F>(
-        &self,
-        endpoint: &Endpoint,
-        call: &mut impl FnMut(Clients) -> F,
-    ) -> Result<T, etcd_client::Error>
-    where
-        F: Future<Output = Result<T, etcd_client::Error>>,
-    {
-        if self.shared.login.is_none() {
-            return call(endpoint.clients.clone()).await;
-        }
-        let Signed { times, token } = self.sign_in(endpoint, 0).await?;
-        match call(endpoint.clients.clone()).await {
-            // Refused before anything happened, so even a claim may be sent again.
-            Err(etcd_client::Error::GRpcStatus(status))
-                if forgotten(status.message())
-                    || i32::from(status.code()) == 16
-                    || i32::from(status.code()) == 7 && !token =>
-            {
-                self.count(&format!("etcd {}: {}", endpoint.url, status.message()));
-                self.sign_in(endpoint, times).await?;
-                call(endpoint.clients.clone()).await
-            }
-            answer => answer,
-        }
-    }
-
-    /// Signs in, unless somebody did since we had done so `times` times.
-    async fn sign_in(&self, endpoint: &Endpoint, times: u64) -> Result<Signed, etcd_client::Error> {
-        let mut signed = endpoint.signed.lock().await;
-        if let Some(login) = &self.shared.login
-            && signed.times == times
-        {
-            signed.token = match endpoint.client.clone().update_user(Some(login.clone())).await {
-                Err(etcd_client::Error::GRpcStatus(status))
-                    if status.message().contains("authentication is not enabled") =>
-                {
-                    false
-                }
-                answer => answer.map(|()| true)?,
-            };
-            signed.times += 1;
-            debug!("etcd {}: signed in as {}", endpoint.url, login.0);
-        }
-        Ok(Signed { ..*signed })
-    }
-
-    /// Signs in whatever we think of our token; whether that went well.
-    async fn sign_in_anew(&self, place: usize, reason: &str) -> bool {
-        let Some(endpoint) = self.shared.endpoints.get(place) else { return false };
-        if self.shared.login.is_none() {
-            return false;
-        }
-        self.count(&format!("etcd {}: {reason}", endpoint.url));
-        let times = endpoint.signed.lock().await.times;
-        matches!(timeout(self.patience(), self.sign_in(endpoint, times)).await, Ok(Ok(_)))
     }
 
     /// Counts a call that is sent again.
@@ -560,100 +276,13 @@ impl From<KeyValue> for Item {
     }
 }
 
-/// The end of the range of all keys that begin with `prefix`.
-fn range_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
-}
-
-/// Whether etcd says that it does not know our token, or that users changed since we got it.
-fn forgotten(message: &str) -> bool {
-    [
-        "invalid auth token",
-        "revision in header is old",
-        "revision of auth store is old",
-        "user name is empty",
-    ]
-    .iter()
-    .any(|text| message.contains(text))
-}
-
-/// What an error says, with what lies at the bottom of it: "transport error" alone helps nobody.
-fn words(e: &etcd_client::Error) -> String {
-    let (top, mut below): (String, Option<&dyn Error>) = match e {
-        etcd_client::Error::GRpcStatus(status) => (status.message().to_owned(), status.source()),
-        etcd_client::Error::TransportError(e) => (e.to_string(), e.source()),
-        other => (other.to_string(), None),
-    };
-    let mut last = None;
-    while let Some(cause) = below {
-        last = Some(cause.to_string());
-        below = cause.source();
-    }
-    match last {
-        Some(last) if top.is_empty() => last,
-        Some(last) if !top.contains(&last) => format!("{top}: {last}"),
-        _ => top,
-    }
-}
-
 /// Between one and one and a half times `pause`, so that a fleet does not move in step.
 fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(f64::from(u16::try_from(noise() % 1000).unwrap_or_default()) / 2000.0)
 }
 
-/// A number that differs from one moment and one process to the next.
+/// A number that differs from one call and one process to the next.
 fn noise() -> usize {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
-    usize::try_from(nanos / 7 + std::process::id()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_failed_endpoint_is_left_for_one_that_has_not_failed() {
-        let urls = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned);
-        let etcd = Etcd::connect(&urls, Keys::new("/t").unwrap()).await.unwrap();
-        let place = || etcd.current().unwrap().0;
-        etcd.shared.current.store(0, Ordering::Relaxed);
-        etcd.leave(0, "gone");
-        assert_eq!(place(), 1);
-        // Calls that were under way to the same endpoint do not move it further.
-        etcd.leave(0, "gone");
-        assert_eq!(place(), 1);
-        etcd.leave(1, "gone");
-        assert_eq!(place(), 2);
-        etcd.shared.endpoints[1].down.store(false, Ordering::Relaxed);
-        etcd.leave(2, "gone");
-        assert_eq!(place(), 1, "the first is still thought dead");
-        etcd.leave(1, "gone");
-        assert_eq!(place(), 2, "all are: each gets its turn");
-        assert_eq!(etcd.retries(), 0);
-    }
-
-    #[tokio::test]
-    async fn one_endpoint_is_never_left_and_none_is_an_error() {
-        let keys = Keys::new("/t").unwrap();
-        let etcd = Etcd::connect(&["http://a:1".to_owned()], keys.clone()).await.unwrap();
-        etcd.leave(0, "gone");
-        assert_eq!(etcd.current().unwrap().0, 0);
-        assert!(matches!(Etcd::connect(&[], keys).await, Err(EtcdError::Refused { .. })));
-    }
-
-    #[test]
-    fn the_range_of_a_prefix_ends_after_its_last_key() {
-        assert_eq!(range_end(b"/cron/"), b"/cron0");
-        assert_eq!(range_end(b"a\xff"), b"b");
-        assert_eq!(range_end(b"\xff"), b"\0");
-    }
+    // What a hasher starts from is chosen at random.
+    RandomState::new().hash_one(()) as usize
 }

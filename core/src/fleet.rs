@@ -25,6 +25,9 @@ pub fn rules_version() -> &'static str {
 /// The version of the schedule dialect, which is part of the rules.
 const DIALECT: u32 = 2;
 
+/// How far two clocks of the fleet may be apart, where the workers were told nothing else.
+pub const MAX_SKEW: TimeDelta = TimeDelta::seconds(10);
+
 /// Whether rules of the version `one` are older than those of `other`.
 pub fn is_older(one: &str, other: &str) -> bool {
     let parts = |text: &str| {

@@ -52,6 +52,28 @@ pub enum Key {
     Misnamed(String, IdError),
 }
 
+/// The key without the prefix.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(text) => f.write_str(text),
+            Self::Misnamed(name, _) => write!(f, "jobs/{name}"),
+            Self::Job(job) => write!(f, "jobs/{job}"),
+            Self::Cursor(job, None) => write!(f, "cursor/{job}"),
+            Self::Cursor(job, Some(on)) => write!(f, "cursor/{job}/{on}"),
+            Self::Running(job, None, run) => write!(f, "running/{job}/{run}"),
+            Self::Running(job, Some(on), run) => write!(f, "running/{job}/{on}/{run}"),
+            Self::Done(job, id) => write!(f, "done/{job}/{id}"),
+            Self::Trigger(job, id) => write!(f, "trigger/{job}/{id}"),
+            Self::KillJob(job) => write!(f, "killer/{job}"),
+            Self::KillRun(job, run) => write!(f, "killer/{job}/{run}"),
+            Self::Worker(worker) => write!(f, "workers/{worker}"),
+            Self::Drain(worker) => write!(f, "drain/{worker}"),
+            Self::Settings => f.write_str("settings"),
+        }
+    }
+}
+
 impl Keys {
     /// Keys under `prefix`, such as `/cron`.
     ///
@@ -225,6 +247,7 @@ mod tests {
         ];
         for (text, key) in cases {
             assert_eq!(keys.parse(text.as_bytes()), key, "{text}");
+            assert_eq!(format!("/cron/{key}"), text);
         }
     }
 

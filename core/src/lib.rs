@@ -4,13 +4,13 @@
 //! Floors, from pure to effectful; a module imports only from floors below its own:
 //!
 //! 1. [`id`], [`schedule`], [`notice`]
-//! 2. [`zones`], [`run`], [`keys`], [`timetable`]
-//! 3. [`job`], [`fleet`], [`settings`]
-//! 4. [`decide`], [`notify`], [`records`]
-//! 5. [`cursors`], and above it [`replica`]
-//! 6. [`rank`], [`steps`], [`etcd`]
-//! 7. [`why`], [`jobs`], [`claims`]
-//! 8. [`recover`]
+//! 2. [`zones`], [`run`], [`timetable`]
+//! 3. [`keys`], [`job`], [`fleet`]
+//! 4. [`settings`], [`decide`], [`notify`]
+//! 5. [`records`], [`cursors`]
+//! 6. [`replica`]
+//! 7. [`rank`], [`steps`], [`etcd`]
+//! 8. [`why`], [`recover`], [`jobs`], [`claims`]
 
 pub mod claims;
 pub mod cursors;
@@ -31,6 +31,8 @@ pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod steps;
+#[cfg(test)]
+mod testing;
 pub mod timetable;
 pub mod why;
 pub mod zones;

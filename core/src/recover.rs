@@ -13,7 +13,6 @@ use crate::keys::Keys;
 use crate::replica::{Replica, Versioned};
 use crate::run::{Outcome, RunRecord, TriggerRequest};
 use crate::steps::Step;
-use crate::why::done_of;
 
 /// Why a trigger of a restored etcd does not run.
 const RESTORED: &str = "etcd was restored before the run could start";
@@ -97,8 +96,9 @@ fn reset(
     on: Option<&WorkerId>,
     cursor: &Versioned<Cursor>,
 ) -> Option<Reset> {
-    let (now, from) = (known.now, cursor.value.through);
-    let newest = newest(known, job);
+    let Known { replica, now, .. } = *known;
+    let from = cursor.value.through;
+    let newest = replica.newest_decided(job).max(known.newest.get(job).copied());
     let ahead = from > now + known.max_skew;
     let through = match newest {
         newest if ahead => newest.map_or(now, |slot| slot.instant().max(now)),
@@ -117,14 +117,6 @@ fn reset(
         cursor: cursor.value.moved_to(cursor.value.zone.parse().unwrap_or(Tz::UTC), through),
         why: if ahead { Wrong::Ahead } else { Wrong::Behind },
     })
-}
-
-/// The newest slot of the job that is decided, wherever that is written.
-fn newest(known: &Known<'_>, job: &JobName) -> Option<Slot> {
-    let live = known.replica.live_of(job).filter_map(|live| live.value.slot);
-    let done = done_of(known.replica, job);
-    let done = done.filter_map(|r| r.to_slot.max(r.scheduled_time).map(Slot::at));
-    live.chain(done).chain(known.newest.get(job).copied()).max()
 }
 
 /// The transaction that settles a trigger which a restored etcd still holds. One whose run is
@@ -151,30 +143,11 @@ pub fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::{Feed, Item};
     use crate::steps::Write;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn name(text: &str) -> JobName {
-        JobName::new(text).unwrap()
-    }
+    use crate::testing::{self, at, name};
 
     fn replica(items: &[(&str, String)]) -> Replica {
-        let keys = Keys::new("/cron").unwrap();
-        let items = items.iter().zip(2..).map(|((key, value), rev)| Item {
-            key: format!("/cron/{key}").into(),
-            value: Some(value.clone().into()),
-            mod_revision: rev,
-            create_revision: rev,
-            lease: 7,
-        });
-        let mut replica = Replica::default();
-        let feed = Feed::Snapshot { revision: 99, cluster: 1, items: items.collect() };
-        replica.apply(&keys, &feed, at("2026-01-01T12:00:00Z"));
-        replica
+        testing::replica(items, "2026-01-01T12:00:00Z")
     }
 
     fn cursor(through: &str) -> String {

@@ -6,6 +6,7 @@
 mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +17,7 @@ use crate::cursors::Cursors;
 pub use crate::cursors::Versioned;
 use crate::decide::{Cursor, next_due};
 use crate::fleet::{FleetSettings, WorkerEntry};
-use crate::id::{JobName, RunId, WorkerId};
+use crate::id::{JobName, RunId, Slot, WorkerId};
 use crate::job::{Checked, JobEntry, KeptJob, Scope, StoredJob};
 use crate::keys::{Key, Keys};
 use crate::run::{KillRequest, LiveRun, RunRecord, TriggerRequest};
@@ -180,7 +181,7 @@ impl<J: KeptJob> Replica<J> {
     }
 
     fn put(&mut self, key: &Key, value: &[u8], item: &Item, now: DateTime<Utc>) {
-        self.unreadable.remove(&show(key));
+        self.unreadable.remove(&key.to_string());
         let rev = item.mod_revision;
         match key {
             Key::Job(job) => {
@@ -241,7 +242,7 @@ impl<J: KeptJob> Replica<J> {
             Key::Drain(id) => drop(self.drains.insert(id.clone())),
             Key::Settings => self.settings = self.decode(key, value, rev),
             Key::Misnamed(name, why) => {
-                self.unreadable.insert(show(key), format!("{name:?}: {why}"));
+                self.unreadable.insert(key.to_string(), format!("{name:?}: {why}"));
             }
             Key::Unknown(_) => {}
         }
@@ -267,14 +268,14 @@ impl<J: KeptJob> Replica<J> {
         match serde_json::from_slice(value) {
             Ok(value) => Some(Versioned { value, mod_revision }),
             Err(e) => {
-                self.unreadable.insert(show(key), e.to_string());
+                self.unreadable.insert(key.to_string(), e.to_string());
                 None
             }
         }
     }
 
     fn delete(&mut self, key: &Key) {
-        self.unreadable.remove(&show(key));
+        self.unreadable.remove(&key.to_string());
         match key {
             Key::Job(job) => {
                 self.count_job(job, 0);
@@ -431,6 +432,25 @@ impl<J> Replica<J> {
         self.live.values().flat_map(BTreeMap::values)
     }
 
+    /// The decisions of one job that MongoDB has not acknowledged, oldest first.
+    pub fn done_of(&self, job: &JobName) -> impl Iterator<Item = &RunRecord> {
+        self.done.range(all_of(job)).map(|(_, done)| &done.value)
+    }
+
+    /// The runs of one job that were asked for outside the schedule, oldest first.
+    pub fn triggers_of(
+        &self,
+        job: &JobName,
+    ) -> impl Iterator<Item = (RunId, &Versioned<TriggerRequest>)> {
+        self.triggers.range(all_of(job)).map(|((_, id), trigger)| (*id, trigger))
+    }
+
+    /// The newest slot of a job that is decided, as far as etcd tells.
+    pub fn newest_decided(&self, job: &JobName) -> Option<Slot> {
+        let live = self.live_of(job).filter_map(|live| live.value.slot);
+        live.chain(self.done_of(job).filter_map(RunRecord::newest_slot)).max()
+    }
+
     /// The kill request that applies to a live run: one that is newer than its claim.
     pub fn kill_of(&self, live: &LiveRun) -> Option<KillRequest> {
         let own = self.run_kills.get(&(live.job.clone(), live.run));
@@ -467,6 +487,11 @@ impl Replica<StoredJob> {
     }
 }
 
+/// Where the runs of one job are among those of all.
+fn all_of(job: &JobName) -> RangeInclusive<(JobName, RunId)> {
+    (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST)
+}
+
 /// Those of the names that are not among the others. Both come in order.
 fn absent<'a, 'b>(
     names: impl Iterator<Item = &'a JobName>,
@@ -479,42 +504,10 @@ fn absent<'a, 'b>(
     })
 }
 
-fn show(key: &Key) -> String {
-    match key {
-        Key::Unknown(text) => text.clone(),
-        Key::Misnamed(name, _) => format!("jobs/{name}"),
-        Key::Job(job) => format!("jobs/{job}"),
-        Key::Cursor(job, None) => format!("cursor/{job}"),
-        Key::Cursor(job, Some(on)) => format!("cursor/{job}/{on}"),
-        Key::Running(job, None, run) => format!("running/{job}/{run}"),
-        Key::Running(job, Some(on), run) => format!("running/{job}/{on}/{run}"),
-        Key::Done(job, id) => format!("done/{job}/{id}"),
-        Key::Trigger(job, id) => format!("trigger/{job}/{id}"),
-        Key::KillJob(job) => format!("killer/{job}"),
-        Key::KillRun(job, run) => format!("killer/{job}/{run}"),
-        Key::Worker(worker) => format!("workers/{worker}"),
-        Key::Drain(worker) => format!("drain/{worker}"),
-        Key::Settings => "settings".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn put(key: &str, value: &str, rev: i64) -> Item {
-        Item {
-            key: key.into(),
-            value: Some(value.into()),
-            mod_revision: rev,
-            create_revision: rev,
-            lease: 0,
-        }
-    }
-
-    fn name(text: &str) -> JobName {
-        JobName::new(text).unwrap()
-    }
+    use crate::testing::{name, put};
 
     const JOB: &str = r#"{"name":"a","command":"true","cronExpr":"* * * * *"}"#;
 
@@ -523,10 +516,10 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         let mut replica: Replica = Replica::default();
         let items = vec![
-            put("/cron/jobs/a", JOB, 2),
-            put("/cron/jobs/b", "{oops", 3),
-            put("/cron/jobs/x/y", JOB, 4),
-            put("/cron/cursor/a", "nonsense", 5),
+            put("jobs/a", JOB, 2),
+            put("jobs/b", "{oops", 3),
+            put("jobs/x/y", JOB, 4),
+            put("cursor/a", "nonsense", 5),
         ];
         let now = Utc::now();
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 5, cluster: 1, items }, now);
@@ -542,9 +535,9 @@ mod tests {
         let keys = Keys::new("/cron").unwrap();
         let mut replica: Replica = Replica::default();
         let now = Utc::now();
-        let items = ["a", "b", "c"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 2)).to_vec();
+        let items = ["a", "b", "c"].map(|n| put(&format!("jobs/{n}"), JOB, 2)).to_vec();
         replica.apply(&keys, &Feed::Snapshot { revision: 4, cluster: 1, items }, now);
-        let items = vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 9)];
+        let items = vec![put("jobs/a", JOB, 2), put("jobs/b", JOB, 9)];
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
@@ -556,16 +549,16 @@ mod tests {
         let now = Utc::now();
         let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
         let items = vec![
-            put("/cron/cursor/a", cursor, 3),
-            put("/cron/cursor/c", cursor, 3),
-            put("/cron/drain/w", "", 4),
-            put("/cron/jobs/a", JOB, 2),
-            put("/cron/jobs/b", "{oops", 5),
-            put("/cron/killer/a", "", 6),
+            put("cursor/a", cursor, 3),
+            put("cursor/c", cursor, 3),
+            put("drain/w", "", 4),
+            put("jobs/a", JOB, 2),
+            put("jobs/b", "{oops", 5),
+            put("killer/a", "", 6),
         ];
         let whole = Feed::Snapshot { revision: 9, cluster: 1, items: items.clone() };
-        let before = ["a", "z"].map(|n| put(&format!("/cron/jobs/{n}"), JOB, 1)).to_vec();
-        let before = [before, vec![put("/cron/cursor/z", cursor, 1)]].concat();
+        let before = ["a", "z"].map(|n| put(&format!("jobs/{n}"), JOB, 1)).to_vec();
+        let before = [before, vec![put("cursor/z", cursor, 1)]].concat();
         for before in [Vec::new(), before] {
             let before = Feed::Changes { revision: 1, items: before };
             let shown = |replica: &Replica| format!("{replica:?}");
@@ -604,14 +597,14 @@ mod tests {
             replica.apply(&keys, &Feed::Changes { revision: 9, items }, now);
         };
         let (mut one, mut other): (Replica, Replica) = Default::default();
-        take(&mut one, vec![put("/cron/jobs/a", JOB, 2), put("/cron/jobs/b", JOB, 3)]);
-        take(&mut one, vec![put("/cron/jobs/a", JOB, 7), put("/cron/cursor/a", "{}", 8)]);
-        let items = vec![put("/cron/jobs/b", JOB, 3), put("/cron/jobs/a", JOB, 7)];
+        take(&mut one, vec![put("jobs/a", JOB, 2), put("jobs/b", JOB, 3)]);
+        take(&mut one, vec![put("jobs/a", JOB, 7), put("cursor/a", "{}", 8)]);
+        let items = vec![put("jobs/b", JOB, 3), put("jobs/a", JOB, 7)];
         other.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(one.table_hash(), other.table_hash());
-        take(&mut other, vec![gone("/cron/jobs/b", 9)]);
+        take(&mut other, vec![gone("jobs/b", 9)]);
         assert_ne!(one.table_hash(), other.table_hash());
-        take(&mut one, vec![gone("/cron/jobs/b", 9), gone("/cron/jobs/never", 9)]);
+        take(&mut one, vec![gone("jobs/b", 9), gone("jobs/never", 9)]);
         assert_eq!(one.table_hash(), other.table_hash());
     }
 
@@ -625,9 +618,9 @@ mod tests {
                 r#"{{"worker":"w","lease":7,"attempt":1,"since":"{0}","spawnBefore":"{0}"}}"#,
                 now.to_rfc3339()
             );
-            put(&format!("/cron/running/a/{}", RunId::new(now)), &value, rev)
+            put(&format!("running/a/{}", RunId::new(now)), &value, rev)
         };
-        let items = vec![run(5), put("/cron/killer/a", "", 6), run(7)];
+        let items = vec![run(5), put("killer/a", "", 6), run(7)];
         replica.apply(&keys, &Feed::Changes { revision: 7, items }, now);
         let killed: Vec<_> =
             replica.all_live().map(|r| (r.fence, replica.kill_of(r).is_some())).collect();

@@ -463,6 +463,11 @@ impl RunRecord {
         self
     }
 
+    /// The newest slot that it speaks of: its own, or the last one of its gap.
+    pub fn newest_slot(&self) -> Option<Slot> {
+        self.to_slot.max(self.scheduled_time).map(Slot::at)
+    }
+
     /// How long it ran, or has run at `now`.
     pub fn duration(&self, now: DateTime<Utc>) -> TimeDelta {
         self.end_time.unwrap_or(now) - self.start_time

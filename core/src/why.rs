@@ -3,32 +3,28 @@
 //! claims no more. What was before is known from the records alone; who could run the job, only as
 //! the workers are registered now.
 
+mod place;
+mod slots;
+mod story;
+
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, LocalResult, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use serde::{Serialize, Serializer};
+
+pub use slots::{newest_decided, next_slot, read_slot};
+pub use story::{Decision, Fate, Hindrance, Next, Other, Prospect, Standing, Story, ToCome};
 
 use crate::decide::{Move, Situation, Step, due_at, next_step};
 use crate::fleet::WorkerEntry;
 use crate::id::{JobName, RunId, Slot, WorkerId};
-use crate::job::{Checked, Concurrency, Job, JobEntry, Scope};
+use crate::job::{Checked, Concurrency, Job, JobEntry};
+use crate::keys::Key;
 use crate::rank::{Call, Roster, unfit};
 use crate::replica::Replica;
-use crate::run::{KillRequest, LiveRun, Outcome, RunRecord, RunState, Trigger};
-use crate::schedule::Schedule;
-
-/// How far two clocks of the fleet may be apart, where the workers were told nothing else.
-pub const MAX_SKEW: TimeDelta = TimeDelta::seconds(10);
-/// How far back the slot before an instant is looked for, wider each time: most schedules fire
-/// often, and counting in a long window costs more.
-const WINDOWS: [TimeDelta; 5] = [
-    TimeDelta::hours(1),
-    TimeDelta::days(2),
-    TimeDelta::days(62),
-    TimeDelta::days(3 * 366),
-    TimeDelta::days(60 * 366),
-];
+use crate::run::{LiveRun, Outcome, RunRecord, Trigger};
+use place::Place;
+use slots::last_before;
 
 /// What is known when it is asked why.
 #[derive(Debug, Clone, Copy)]
@@ -46,302 +42,6 @@ pub struct Known<'a> {
     pub now: DateTime<Utc>,
     /// How far two clocks of the fleet may be apart.
     pub max_skew: TimeDelta,
-}
-
-/// The story of one slot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Story {
-    /// The job.
-    pub job: JobName,
-    /// The slot, or the instant that is none.
-    pub slot: Slot,
-    /// The zone that the schedule is computed in.
-    #[serde(serialize_with = "by_name")]
-    pub zone: Tz,
-    /// When it is due: its instant and the job's share of the spread. Absent where the job is gone
-    /// or broken.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub due: Option<DateTime<Utc>>,
-    /// Until when it may start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<DateTime<Utc>>,
-    /// What became of it.
-    #[serde(flatten)]
-    pub fate: Fate,
-    /// Further attempts that were asked for and have not begun.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub attempts_to_come: Vec<ToCome>,
-    /// What keeps the job from running, as things stand now.
-    pub hindrances: Vec<Hindrance>,
-    /// Every registered worker as it stands now: first those that take the job, in their order.
-    pub workers: Vec<Standing>,
-    /// The oldest slot that is not decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<Next>,
-    /// How long the job usually runs: the median of its newest successes, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usual_millis: Option<i64>,
-}
-
-/// What became of a slot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "fate")]
-pub enum Fate {
-    /// It is decided: every attempt at it, or why it did not run; oldest first.
-    Decided {
-        /// One for each record.
-        decisions: Vec<Decision>,
-        /// For a job that runs on every worker: those that have not decided it.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        undecided: Vec<WorkerId>,
-    },
-    /// The cursor has passed it, and nothing is recorded of it.
-    Unrecorded {
-        /// Up to where the cursor has decided.
-        through: DateTime<Utc>,
-    },
-    /// It is past due, and nobody has decided it.
-    Overdue {
-        /// What the job's cursor does next.
-        prospect: Prospect,
-        /// For a job that runs on every worker: those that have not decided it.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        undecided: Vec<WorkerId>,
-    },
-    /// It is still to come.
-    Ahead,
-    /// The schedule does not fire at this instant.
-    NoSlot {
-        /// The last slot before it.
-        before: Option<Slot>,
-        /// The first slot after it.
-        after: Option<Slot>,
-    },
-    /// The job is gone or broken, so its slots are not known.
-    Unknown,
-}
-
-/// One record of a slot, and what else is known of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
-    /// The record.
-    #[serde(flatten)]
-    pub record: RunRecord,
-    /// From when the slot was due to the claim, in milliseconds; for a first attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub late_millis: Option<i64>,
-    /// How far it has come, while it is live.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<RunState>,
-    /// Who asked for its end, while it is live.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kill: Option<KillRequest>,
-    /// Whether it stands in etcd alone: MongoDB has not acknowledged it.
-    pub unacknowledged: bool,
-    /// The live run because of which it was skipped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub because: Option<Other>,
-    /// Whether the job was written since.
-    pub job_changed: bool,
-}
-
-/// Another run of the same job, which is or was in the way.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Other {
-    /// The run.
-    pub run: RunId,
-    /// Its worker; empty where nothing is known of it any more.
-    pub worker: String,
-    /// Its slot.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slot: Option<Slot>,
-    /// When it was claimed or started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<DateTime<Utc>>,
-    /// When it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended: Option<DateTime<Utc>>,
-    /// What became of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    /// When its time-out ends it, while it is live.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub times_out: Option<DateTime<Utc>>,
-}
-
-/// A further attempt at the slot that waits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ToCome {
-    /// The id that its run will have.
-    pub run: RunId,
-    /// Why it was asked for.
-    pub kind: Trigger,
-    /// Which attempt it is.
-    pub attempt: u32,
-    /// Not to start before.
-    pub not_before: DateTime<Utc>,
-    /// Settled as missed after.
-    pub not_after: DateTime<Utc>,
-    /// Who asked.
-    pub by: String,
-}
-
-/// What the cursor does with its oldest undecided slot, as things stand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "next")]
-pub enum Prospect {
-    /// It follows a change of the job before anything else.
-    Follows,
-    /// The slot runs, as soon as somebody takes it.
-    Runs {
-        /// Whether its deadline has passed and it is caught up.
-        late: bool,
-        /// Until when it may start.
-        until: DateTime<Utc>,
-    },
-    /// It is skipped.
-    Skipped,
-    /// It is settled as missed.
-    Missed,
-    /// Its deadline has passed; it is settled then, when no clock of the fleet is still before it.
-    Settled {
-        /// When.
-        at: DateTime<Utc>,
-    },
-    /// It is caught up once this run has ended.
-    Blocked {
-        /// The run.
-        by: RunId,
-    },
-    /// It cannot be decided; the hindrances say why.
-    Stuck,
-    /// An earlier one is due first.
-    Waits,
-}
-
-/// What keeps a job from running.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "what")]
-pub enum Hindrance {
-    /// It is not in etcd.
-    Gone,
-    /// Its stored value, its cursor or the fleet's settings cannot be read.
-    Broken {
-        /// Why.
-        why: String,
-    },
-    /// It is paused.
-    Paused,
-    /// The fleet claims nothing.
-    Frozen,
-    /// Its cursor is in the future.
-    CursorAhead {
-        /// Up to where it has decided.
-        through: DateTime<Utc>,
-    },
-    /// No worker is registered.
-    NoWorkers,
-    /// Workers are registered, and none of them takes it.
-    NobodyTakesIt,
-    /// Under `forbid`, an earlier run is live.
-    Live(Other),
-}
-
-/// A registered worker as it stands to the job.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Standing {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Its place among those that take the job, from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<usize>,
-    /// Why it does not take it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When its process started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started: Option<DateTime<Utc>>,
-}
-
-/// A slot that is not decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Next {
-    /// The slot.
-    pub slot: Slot,
-    /// When it is due.
-    pub due: DateTime<Utc>,
-    /// Whether that is past.
-    pub overdue: bool,
-}
-
-fn by_name<S: Serializer>(zone: &Tz, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(zone.name())
-}
-
-/// Reads the slot that is asked for: an instant in RFC 3339, or a time by the zone's clock such as
-/// `2026-11-24 09:30`; of one that comes twice, the first.
-///
-/// # Errors
-/// Says that it is neither, or that the zone's clock never shows it.
-pub fn read_slot(text: &str, zone: Tz) -> Result<Slot, String> {
-    let text = text.trim();
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Ok(Slot::at(at.to_utc()));
-    }
-    let forms = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"];
-    let local = forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
-    let local = local.ok_or_else(|| {
-        format!(
-            "`{text}` is no slot: give an instant like 2026-01-31T01:00:00Z, or a time in {zone} \
-             like '2026-01-31 01:00'"
-        )
-    })?;
-    match zone.from_local_datetime(&local) {
-        LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Ok(Slot::at(at.to_utc())),
-        LocalResult::None => Err(format!(
-            "`{text}` is skipped by the clocks in {zone}: give the instant, like 2026-01-31T01:00:00Z"
-        )),
-    }
-}
-
-/// The run because of which a slot was skipped, as its record names it.
-pub fn blocked_by(record: &RunRecord) -> Option<RunId> {
-    let reason = record.reason.as_deref().filter(|_| record.outcome == Outcome::Skipped)?;
-    reason.split_whitespace().find_map(|word| word.parse().ok())
-}
-
-/// The newest slot that was decided, as far as etcd and these records tell.
-pub fn newest_decided(replica: &Replica, job: &JobName, records: &[RunRecord]) -> Option<Slot> {
-    let live = replica.live_of(job).filter_map(|live| live.value.slot);
-    let done = done_of(replica, job).filter_map(newest_of);
-    live.chain(done).chain(records.iter().filter_map(newest_of)).max()
-}
-
-fn newest_of(record: &RunRecord) -> Option<Slot> {
-    record.to_slot.max(record.scheduled_time).map(Slot::at)
-}
-
-/// The decisions of a job that MongoDB has not acknowledged.
-pub(crate) fn done_of<'a>(
-    replica: &'a Replica,
-    job: &JobName,
-) -> impl Iterator<Item = &'a RunRecord> {
-    let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-    replica.done.range(all).map(|(_, done)| &done.value)
-}
-
-/// The next slot of a job: its oldest undecided one, or the first after now where it has no cursor.
-pub fn next_slot(replica: &Replica, job: &JobName, now: DateTime<Utc>) -> Option<Slot> {
-    let checked = replica.jobs.get(job)?.state.as_ref().ok()?;
-    let zone = replica.zone_of(checked).ok()?;
-    let through = Place::of(replica, checked).first().and_then(|place| place.through);
-    checked.schedule.next_after(zone, through.unwrap_or(now)).map(Slot::at)
 }
 
 /// Tells the story of one slot.
@@ -376,44 +76,6 @@ pub fn story(known: &Known<'_>, slot: Slot) -> Story {
     }
     told.fate = fate(known, scheduled, slot, due);
     told
-}
-
-/// Where a job's slots are decided: in the fleet, or on one worker.
-struct Place {
-    on: Option<WorkerId>,
-    through: Option<DateTime<Utc>>,
-    registered: Option<DateTime<Utc>>,
-}
-
-impl Place {
-    /// All places of a job, the one that is furthest behind first.
-    fn of(replica: &Replica, checked: &Checked) -> Vec<Self> {
-        let through = |on: Option<&WorkerId>| {
-            replica.cursor(&checked.name, on).map(|cursor| cursor.value.through)
-        };
-        if checked.job.scope == Scope::Once {
-            return vec![Self { on: None, through: through(None), registered: None }];
-        }
-        let mut places: Vec<Self> = replica
-            .workers
-            .values()
-            .filter_map(|worker| {
-                let registration = worker.value.as_ref().ok()?;
-                checked.job.selects(&registration.labels).then(|| Self {
-                    through: through(Some(&worker.id)),
-                    registered: Some(registration.started),
-                    on: Some(worker.id.clone()),
-                })
-            })
-            .collect();
-        places.sort_by(|a, b| (a.through, &a.on).cmp(&(b.through, &b.on)));
-        places
-    }
-
-    fn has_passed(&self, slot: Slot) -> bool {
-        self.through.is_some_and(|through| through >= slot.instant())
-            || self.registered.is_some_and(|registered| registered > slot.instant())
-    }
 }
 
 fn fate(
@@ -455,15 +117,6 @@ fn fate(
             None => Fate::Overdue { prospect: Prospect::Stuck, undecided },
         },
     }
-}
-
-/// The last firing before an instant, as far back as the windows reach.
-fn last_before(schedule: &Schedule, zone: Tz, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let until = at - TimeDelta::seconds(1);
-    WINDOWS.iter().find_map(|window| {
-        let after = until.checked_sub_signed(*window)?;
-        schedule.slots_between(zone, after, until, usize::MAX).1
-    })
 }
 
 fn prospect(known: &Known<'_>, place: &Place, zone: Tz) -> Prospect {
@@ -526,7 +179,7 @@ fn decisions(
     for record in known.records.iter().filter(speaks) {
         all.insert(record.id, decision(record.clone(), false));
     }
-    for record in done_of(replica, job).filter(speaks) {
+    for record in replica.done_of(job).filter(speaks) {
         let known = all.get(&record.id);
         if known.is_none_or(|known| !known.record.outcome.is_final()) {
             all.insert(record.id, decision(record.clone(), true));
@@ -547,6 +200,12 @@ fn decisions(
     all
 }
 
+/// The run because of which a slot was skipped, as its record names it.
+pub fn blocked_by(record: &RunRecord) -> Option<RunId> {
+    let reason = record.reason.as_deref().filter(|_| record.outcome == Outcome::Skipped)?;
+    reason.split_whitespace().find_map(|word| word.parse().ok())
+}
+
 fn late(record: &RunRecord, due: Option<DateTime<Utc>>) -> Option<i64> {
     let first = record.trigger == Trigger::Schedule && record.attempt <= 1;
     let claimed = record.claimed_time.filter(|_| first)?;
@@ -554,11 +213,10 @@ fn late(record: &RunRecord, due: Option<DateTime<Utc>>) -> Option<i64> {
 }
 
 fn to_come(replica: &Replica, job: &JobName, slot: Slot) -> Vec<ToCome> {
-    let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-    let of_slot = replica.triggers.range(all).filter(|(_, t)| t.value.slot == Some(slot));
+    let of_slot = replica.triggers_of(job).filter(|(_, t)| t.value.slot == Some(slot));
     of_slot
-        .map(|((_, run), trigger)| ToCome {
-            run: *run,
+        .map(|(run, trigger)| ToCome {
+            run,
             kind: trigger.value.kind,
             attempt: trigger.value.attempt,
             not_before: trigger.value.not_before,
@@ -617,8 +275,8 @@ fn hindrances(known: &Known<'_>, entry: Option<&JobEntry>, slot: Slot) -> Vec<Hi
             Some(checked)
         }
     };
-    for key in ["settings".to_owned(), format!("cursor/{job}")] {
-        if let Some(why) = replica.unreadable.get(&key) {
+    for key in [Key::Settings, Key::Cursor(job.clone(), None)] {
+        if let Some(why) = replica.unreadable.get(&key.to_string()) {
             found.push(broken(&format!("the key {key} cannot be read: {why}")));
         }
     }

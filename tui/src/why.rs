@@ -1,11 +1,10 @@
 //! The story of one slot in words, a line each: what `carillon why` prints. Names and reasons in it
 //! are from elsewhere, so whoever shows the lines makes them harmless first.
 
+use carillon_core::fleet::MAX_SKEW;
 use carillon_core::id::{Slot, WorkerId};
 use carillon_core::run::{Outcome, RunRecord, Trigger};
-use carillon_core::why::{
-    Decision, Fate, Hindrance, MAX_SKEW, Other, Prospect, Standing, Story, ToCome,
-};
+use carillon_core::why::{Decision, Fate, Hindrance, Other, Prospect, Standing, Story, ToCome};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::text;

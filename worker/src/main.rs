@@ -23,6 +23,8 @@ mod simulation;
 mod skew;
 mod state;
 mod supervise;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use carillon_core::fleet::MAX_SKEW;
 use carillon_core::id::WorkerId;
 use carillon_core::settings::{MongoUri, Partial};
 use chrono::TimeDelta;
@@ -103,7 +106,7 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
     /// Seconds that two clocks of the fleet may be apart
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = MAX_SKEW.num_seconds() as u32)]
     max_skew: u32,
     /// Where to serve metrics for Prometheus (/metrics) and the state for probes (/healthz), for
     /// example 127.0.0.1:9464; nowhere where not given

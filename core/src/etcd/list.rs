@@ -2,7 +2,7 @@
 
 use etcd_client::GetOptions;
 
-use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, jittered, range_end};
+use super::{Clients, Etcd, EtcdError, FIRST_PAUSE, jittered};
 use crate::replica::{Feed, Item};
 
 /// How often a list is begun before it fails because its revision is gone, or not there yet.
@@ -135,6 +135,18 @@ fn next_limit(page: &[Item], keys: i64) -> i64 {
     (keys / PAGES).clamp(PAGE, LONGEST_PAGE).min(PAGE_BYTES / each).max(1)
 }
 
+/// The end of the range of all keys that begin with `prefix`.
+fn range_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +163,12 @@ mod tests {
         assert_eq!(next_limit(&[item(1 << 20)], 100), 8);
         assert_eq!(next_limit(&[item(100 << 20)], 100), 1);
         assert_eq!(next_limit(&[], 0), PAGE);
+    }
+
+    #[test]
+    fn the_range_of_a_prefix_ends_after_its_last_key() {
+        assert_eq!(range_end(b"/cron/"), b"/cron0");
+        assert_eq!(range_end(b"a\xff"), b"b");
+        assert_eq!(range_end(b"\xff"), b"\0");
     }
 }

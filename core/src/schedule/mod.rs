@@ -374,11 +374,8 @@ impl FromStr for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::at;
     use chrono_tz::{America, Asia, Europe, Pacific};
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
 
     fn next(expr: &str, zone: Tz, after: &str) -> Option<String> {
         let schedule = Schedule::parse(expr).unwrap();

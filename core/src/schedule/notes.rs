@@ -273,13 +273,10 @@ fn stretch(day: &str, first: NaiveDateTime, last: NaiveDateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::at;
     use chrono::{Offset, TimeDelta, TimeZone};
     use chrono_tz::{America, Australia, Europe, Pacific};
     use proptest::prelude::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
 
     #[test]
     fn a_firing_says_what_the_clock_does_to_it() {

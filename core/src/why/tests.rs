@@ -1,13 +1,10 @@
 use super::*;
-use crate::keys::Keys;
-use crate::replica::{Feed, Item};
+use crate::fleet::MAX_SKEW;
+use crate::run::RunState;
+use crate::testing::{self, at};
 
 const NOW: &str = "2026-01-01T12:00:30Z";
 const JOB: &str = r#"{"name":"j","command":"c","cronExpr":"0 * * * *"}"#;
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
 
 fn slot(text: &str) -> Slot {
     Slot::at(at(text))
@@ -44,19 +41,8 @@ fn running(slot: &str) -> (String, String) {
 }
 
 fn replica(job: &str, more: &[(String, String)]) -> Replica {
-    let keys = Keys::new("/cron").unwrap();
-    let all = [("jobs/j".to_owned(), job.to_owned())];
-    let items = all.iter().chain(more).zip(2..).map(|((key, value), rev)| Item {
-        key: format!("/cron/{key}").into(),
-        value: Some(value.clone().into()),
-        mod_revision: rev,
-        create_revision: rev,
-        lease: 7,
-    });
-    let mut replica = Replica::default();
-    let feed = Feed::Snapshot { revision: 99, cluster: 1, items: items.collect() };
-    replica.apply(&keys, &feed, at(NOW));
-    replica
+    let job = ("jobs/j".to_owned(), job.to_owned());
+    testing::replica(&[&[job], more].concat(), NOW)
 }
 
 fn tell(replica: &Replica, records: &[RunRecord], of: &str) -> Story {
@@ -198,25 +184,6 @@ fn a_live_run_and_what_mongodb_has_not_acknowledged_are_found_in_etcd() {
     let replica = replica(JOB, &[cursor(of), done]);
     let Fate::Decided { decisions, .. } = tell(&replica, &[started], of).fate else { panic!() };
     assert_eq!((decisions.len(), decisions[0].record.outcome), (1, Outcome::Failed));
-}
-
-#[test]
-fn a_slot_is_read_as_an_instant_or_by_the_zones_clock() {
-    let berlin = Tz::Europe__Berlin;
-    let reads = [
-        ("2026-11-24T08:30:00Z", "2026-11-24T08:30:00Z"),
-        ("2026-11-24T09:30:00+01:00", "2026-11-24T08:30:00Z"),
-        ("2026-11-24 09:30", "2026-11-24T08:30:00Z"),
-        ("2026-11-24T09:30:05", "2026-11-24T08:30:05Z"),
-        // Twice on that day: the first.
-        ("2026-10-25 02:30", "2026-10-25T00:30:00Z"),
-    ];
-    for (text, expected) in reads {
-        assert_eq!(read_slot(text, berlin), Ok(slot(expected)), "{text}");
-    }
-    let gap = read_slot("2026-03-29 02:30", berlin).unwrap_err();
-    assert!(gap.contains("is skipped by the clocks in Europe/Berlin"), "{gap}");
-    assert!(read_slot("half past nine", berlin).unwrap_err().contains("is no slot"));
 }
 
 #[test]

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use carillon_core::claims::Step;
+use carillon_core::fleet::MAX_SKEW;
 use carillon_core::id::{JobName, Slot};
 use carillon_core::recover::{Known, Reset, Wrong, is_restored, resets, settle};
 use carillon_core::replica::Replica;
-use carillon_core::why::MAX_SKEW;
 use chrono::Utc;
 
 use super::{Failure, confirmed, print, replica, told};

@@ -1,12 +1,11 @@
 //! `carillon why`: the story of one slot, from both stores.
 
+use carillon_core::fleet::MAX_SKEW;
 use carillon_core::id::{JobName, Slot};
 use carillon_core::records::{HistoryFilter, RecordsError};
 use carillon_core::replica::Replica;
 use carillon_core::run::RunRecord;
-use carillon_core::why::{
-    Known, MAX_SKEW, blocked_by, newest_decided, next_slot, read_slot, story,
-};
+use carillon_core::why::{Known, blocked_by, newest_decided, next_slot, read_slot, story};
 use chrono::Utc;
 use chrono_tz::Tz;
 

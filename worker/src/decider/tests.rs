@@ -1,46 +1,21 @@
-use carillon_core::decide::Cursor;
 use carillon_core::id::Slot;
 use carillon_core::replica::Item;
 use carillon_core::run::{RunState, Running, Trigger};
 use carillon_core::steps::{VICTIMS, Write};
 
 use super::*;
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
-fn put(key: &str, value: &impl serde::Serialize, revision: i64) -> Item {
-    Item {
-        key: format!("/cron/{key}").into(),
-        value: Some(serde_json::to_vec(value).unwrap()),
-        mod_revision: revision,
-        create_revision: revision,
-        lease: 0,
-    }
-}
+use crate::testing::{self, at, put};
 
 fn job(command: &str, revision: i64) -> Item {
     let job = serde_json::json!({
         "name": "j", "command": command, "cronExpr": "* * * * *", "concurrency": "replace",
     });
-    put("jobs/j", &job, revision)
+    put("jobs/j", job.to_string(), revision)
 }
 
 /// Minutely, decided up to midnight.
 fn cursor() -> Item {
-    let cursor = Cursor {
-        rev: 5,
-        expr: "* * * * *".to_owned(),
-        zone: "UTC".to_owned(),
-        anchor: None,
-        enabled: true,
-        rules: rules_version().to_owned(),
-        through: at("2026-01-01T00:00:00Z"),
-        offset: 0,
-        updated_at: None,
-    };
-    put("cursor/j", &cursor, 6)
+    testing::cursor("j", "* * * * *", "2026-01-01T00:00:00Z")
 }
 
 /// The key of a run that was claimed at midnight with the job of revision 5.
@@ -60,7 +35,7 @@ fn claimed(run: RunId, worker: &str, revision: i64) -> Item {
         continues_secs: None,
         job_revision: 5,
     };
-    put(&format!("running/j/{run}"), &running, revision)
+    put(&format!("running/j/{run}"), serde_json::to_vec(&running).unwrap(), revision)
 }
 
 /// Another worker, alive.
@@ -70,7 +45,7 @@ fn other() -> Item {
         "host": "h", "pid": 1, "version": "1", "rulesVersion": rules_version(), "capacity": 500,
         "clock": now, "started": now,
     });
-    Item { lease: 7, ..put("workers/other", &registration, 4) }
+    Item { lease: 7, ..put("workers/other", registration.to_string(), 4) }
 }
 
 /// The worker `w`, registered under lease 7, that has read this.

@@ -3,23 +3,25 @@
 //! What is read becomes chunks, and each byte goes one of three ways. The first part of the output
 //! waits in a *backlog* until the receiver takes it; when the receiver is so slow that the backlog
 //! is full, what comes then is dropped. Past the head that the job's limit allows, only a *tail* is
-//! kept, and it is delivered at the end. Where bytes are missing stands a marker that counts them.
+//! kept, and it is delivered at the end. Where bytes are missing stands a note that counts them.
 //!
 //! The order of the two streams is approximate: they are two pipes, and nobody can see which was
 //! written first. Within a stream it is exact.
 
+mod pipes;
+mod summary;
+mod tail;
+
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use carillon_core::run::{Chunk, Stream};
 use chrono::{DateTime, Utc};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::unix::pipe;
 use tokio::time::Instant;
+
+pub(crate) use pipes::Pipes;
+use summary::Summary;
+use tail::Tail;
 
 /// The size of a read and of the largest chunk: what a pipe holds, and what one document takes.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
@@ -46,68 +48,6 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// How much of the end is kept once the limit is reached; a quarter of a limit below 4 MiB.
 const TAIL_BYTES: u64 = 1 << 20;
-
-/// The most pieces that the tail may be in: two streams taking turns make tiny ones.
-const TAIL_PIECES: usize = 16_384;
-
-/// How much of the beginning and of the end is in the record itself.
-const SUMMARY_BYTES: usize = 32 * 1024;
-
-/// The longest last line that is reported, in characters.
-const LAST_LINE_CHARS: usize = 200;
-
-/// The read ends of a run's standard output and standard error.
-#[derive(Debug)]
-pub(crate) struct Pipes {
-    /// In the order in which they are read next: whoever was read last stands behind.
-    ends: [(Stream, Option<pipe::Receiver>); 2],
-    buffer: Vec<u8>,
-}
-
-impl Pipes {
-    /// Reads from these two.
-    pub(crate) fn new(stdout: pipe::Receiver, stderr: pipe::Receiver) -> Self {
-        Self {
-            ends: [(Stream::Stdout, Some(stdout)), (Stream::Stderr, Some(stderr))],
-            buffer: vec![0; CHUNK_BYTES],
-        }
-    }
-
-    /// Whether nobody can write any more.
-    pub(crate) fn are_closed(&self) -> bool {
-        self.ends.iter().all(|(_, end)| end.is_none())
-    }
-
-    /// The next bytes of either stream, nothing when one was closed; waits for ever once both are.
-    /// Dropped, it has read nothing.
-    pub(crate) async fn read(&mut self) -> Option<(Stream, &[u8])> {
-        let Self { ends, buffer } = self;
-        let (stream, length) = poll_fn(|cx| {
-            for (stream, end) in ends.iter_mut() {
-                while let Some(pipe) = end {
-                    let mut into = ReadBuf::new(buffer);
-                    match Pin::new(pipe).poll_read(cx, &mut into) {
-                        Poll::Pending => break,
-                        Poll::Ready(Ok(())) if !into.filled().is_empty() => {
-                            return Poll::Ready(Some((*stream, into.filled().len())));
-                        }
-                        Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Poll::Ready(_) => {
-                            *end = None;
-                            return Poll::Ready(None);
-                        }
-                    }
-                }
-            }
-            Poll::Pending
-        })
-        .await?;
-        if ends.first().is_some_and(|(first, _)| *first == stream) {
-            ends.reverse();
-        }
-        Some((stream, buffer.get(..length).unwrap_or_default()))
-    }
-}
 
 /// Everything that is kept of a run's output.
 #[derive(Debug)]
@@ -143,7 +83,7 @@ fn index(stream: Stream) -> usize {
 }
 
 impl Output {
-    /// Keeps at most `limit` bytes, markers not counted.
+    /// Keeps at most `limit` bytes, notes of what is dropped not counted.
     pub(crate) fn new(limit: u64) -> Self {
         let tail = TAIL_BYTES.min(limit / 4);
         Self {
@@ -245,7 +185,7 @@ impl Output {
         let tail = std::mem::take(&mut self.tail);
         if tail.dropped > 0 {
             self.dropped += tail.dropped;
-            self.mark(tail.dropped, at);
+            self.note_dropped(tail.dropped, at);
         }
         for piece in tail.pieces {
             self.enqueue(piece.stream, piece.data, piece.at);
@@ -311,12 +251,12 @@ impl Output {
         let gap = std::mem::take(&mut self.gap);
         if gap > 0 {
             self.dropped += gap;
-            self.mark(gap, at);
+            self.note_dropped(gap, at);
         }
     }
 
-    fn mark(&mut self, dropped: u64, at: DateTime<Utc>) {
-        self.enqueue(Stream::Stdout, marker(dropped).into_bytes(), at);
+    fn note_dropped(&mut self, dropped: u64, at: DateTime<Utc>) {
+        self.enqueue(Stream::Stdout, dropped_note(dropped).into_bytes(), at);
     }
 
     fn enqueue(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
@@ -332,7 +272,7 @@ fn cost(chunk: &Chunk) -> usize {
 }
 
 /// What stands where so many bytes are missing.
-pub(crate) fn marker(dropped: u64) -> String {
+pub(crate) fn dropped_note(dropped: u64) -> String {
     format!("\n[… {dropped} bytes dropped …]\n")
 }
 
@@ -347,133 +287,6 @@ pub(crate) struct Kept {
     pub(crate) bytes: u64,
     /// Whether any were dropped.
     pub(crate) truncated: bool,
-}
-
-/// The last bytes of the output, with their streams.
-#[derive(Debug, Default)]
-struct Tail {
-    capacity: usize,
-    pieces: VecDeque<Piece>,
-    bytes: usize,
-    dropped: u64,
-}
-
-#[derive(Debug)]
-struct Piece {
-    stream: Stream,
-    at: DateTime<Utc>,
-    data: Vec<u8>,
-}
-
-impl Tail {
-    fn new(capacity: usize) -> Self {
-        Self { capacity, ..Self::default() }
-    }
-
-    fn push(&mut self, stream: Stream, data: Vec<u8>, at: DateTime<Utc>) {
-        self.bytes += data.len();
-        match self.pieces.back_mut() {
-            Some(last) if last.stream == stream && last.data.len() + data.len() <= CHUNK_BYTES => {
-                last.data.extend_from_slice(&data);
-            }
-            _ => self.pieces.push_back(Piece { stream, at, data }),
-        }
-        loop {
-            let excess = self.bytes.saturating_sub(self.capacity);
-            let crowded = self.pieces.len() > TAIL_PIECES;
-            let Some(first) = self.pieces.front_mut() else {
-                break;
-            };
-            let length = first.data.len();
-            let gone = if crowded || excess >= length {
-                self.pieces.pop_front();
-                length
-            } else if excess > 0 {
-                first.data.drain(..excess);
-                excess
-            } else {
-                break;
-            };
-            self.bytes -= gone;
-            self.dropped += gone as u64;
-        }
-    }
-}
-
-/// The beginning and the end of both streams together, as they arrived.
-#[derive(Debug, Default)]
-struct Summary {
-    head: Vec<u8>,
-    /// The newest bytes, also those that `head` has.
-    recent: VecDeque<u8>,
-    total: u64,
-}
-
-impl Summary {
-    fn push(&mut self, bytes: &[u8]) {
-        self.total += bytes.len() as u64;
-        let room = SUMMARY_BYTES - self.head.len();
-        self.head.extend(bytes.iter().take(room));
-        let newest = last(bytes, SUMMARY_BYTES);
-        let excess = (self.recent.len() + newest.len()).saturating_sub(SUMMARY_BYTES);
-        self.recent.drain(..excess);
-        self.recent.extend(newest);
-    }
-
-    fn text(mut self) -> String {
-        let unseen = self.total.saturating_sub(self.head.len() as u64);
-        let recent = self.recent.make_contiguous();
-        let tail = last(recent, usize::try_from(unseen).unwrap_or(usize::MAX));
-        let between = unseen - tail.len() as u64;
-        if between == 0 {
-            self.head.extend_from_slice(tail);
-            return String::from_utf8_lossy(&self.head).into_owned();
-        }
-        let (head, tail) = (whole_end(&self.head), whole_start(tail));
-        let mut text = String::from_utf8_lossy(head).into_owned();
-        text.push_str(&marker(self.total - (head.len() + tail.len()) as u64));
-        text.push_str(&String::from_utf8_lossy(tail));
-        text
-    }
-
-    fn last_line(&self) -> String {
-        let (older, newer) = self.recent.as_slices();
-        let recent = [older, newer].concat();
-        // A progress bar ends its lines with a carriage return.
-        recent
-            .rsplit(|b| matches!(b, b'\n' | b'\r'))
-            .find(|line| !line.trim_ascii().is_empty())
-            .map(|line| {
-                let text = String::from_utf8_lossy(line);
-                text.trim_end().chars().take(LAST_LINE_CHARS).collect()
-            })
-            .unwrap_or_default()
-    }
-}
-
-fn last(bytes: &[u8], count: usize) -> &[u8] {
-    bytes.get(bytes.len().saturating_sub(count)..).unwrap_or_default()
-}
-
-/// Without the beginning of a character that was cut off after it.
-fn whole_end(bytes: &[u8]) -> &[u8] {
-    let is_inside = |b: &&u8| (0x80..0xC0).contains(*b);
-    let inside = bytes.iter().rev().take(3).take_while(is_inside).count();
-    let end = last(bytes, inside + 1);
-    match std::str::from_utf8(end) {
-        // Only an unfinished character has no length; one that is wrong stays.
-        Err(e) if e.error_len().is_none() => {
-            bytes.get(..bytes.len() - end.len()).unwrap_or_default()
-        }
-        _ => bytes,
-    }
-}
-
-/// Without the end of a character that was cut off before it.
-fn whole_start(bytes: &[u8]) -> &[u8] {
-    let is_inside = |b: &&u8| (0x80..0xC0).contains(*b);
-    let cut = bytes.iter().take(3).take_while(is_inside).count();
-    bytes.get(cut..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -525,12 +338,12 @@ mod tests {
             assert!(kept.truncated, "{limit}");
             let text = String::from_utf8(bytes_of(&kept.rest)).unwrap();
             assert!(text.contains("\n[… 1 bytes dropped …]\n"), "{limit}");
-            assert_eq!(text.len() as u64, limit + marker(1).len() as u64);
+            assert_eq!(text.len() as u64, limit + dropped_note(1).len() as u64);
         }
     }
 
     #[test]
-    fn a_receiver_that_falls_behind_gets_a_marker_and_then_the_present() {
+    fn a_receiver_that_falls_behind_gets_a_note_and_then_the_present() {
         let mut output = Output::new(100 << 20);
         let block = vec![b'x'; CHUNK_BYTES];
         for _ in 0..200 {
@@ -545,7 +358,7 @@ mod tests {
         let kept = output.finish(Utc::now());
         assert!(kept.truncated);
         let missing = kept.bytes - 10 - bytes_of(&got).len() as u64;
-        let expected = format!("{}back again", marker(missing));
+        let expected = format!("{}back again", dropped_note(missing));
         assert_eq!(String::from_utf8(bytes_of(&kept.rest)).unwrap(), expected);
     }
 
@@ -582,52 +395,5 @@ mod tests {
         output.head_left = 0;
         feed(&mut output, &[(Stream::Stdout, &block)]);
         assert!(output.has_room());
-    }
-
-    #[test]
-    fn tiny_pieces_of_two_streams_do_not_pile_up_in_the_tail() {
-        let mut tail = Tail::new(1 << 20);
-        for n in 0..100_000 {
-            let stream = [Stream::Stdout, Stream::Stderr][n % 2];
-            tail.push(stream, vec![b'x'], Utc::now());
-        }
-        assert_eq!(tail.pieces.len(), TAIL_PIECES);
-        assert_eq!(tail.dropped, 100_000 - TAIL_PIECES as u64);
-    }
-
-    #[test]
-    fn the_summary_is_cut_between_characters() {
-        let mut summary = Summary::default();
-        let text = "a".to_owned() + &"清".repeat(100_000);
-        summary.push(text.as_bytes());
-        let text = summary.text();
-        assert!(text.starts_with("a清") && text.ends_with('清'));
-        assert!(!text.contains('\u{fffd}') && text.contains("bytes dropped"));
-        assert!(text.len() <= 2 * SUMMARY_BYTES + 64);
-    }
-
-    #[test]
-    fn short_summaries_are_whole() {
-        for length in [0, 1, SUMMARY_BYTES, SUMMARY_BYTES + 1, 2 * SUMMARY_BYTES] {
-            let mut summary = Summary::default();
-            let all: Vec<u8> = (0..length).map(|n| b'a' + (n % 26) as u8).collect();
-            for part in all.chunks(1000) {
-                summary.push(part);
-            }
-            assert_eq!(summary.text().as_bytes(), all, "{length}");
-        }
-    }
-
-    #[test]
-    fn the_last_line_skips_blank_ones_and_is_bounded() {
-        let line_of = |text: &str| {
-            let mut summary = Summary::default();
-            summary.push(text.as_bytes());
-            summary.last_line()
-        };
-        assert_eq!(line_of(""), "");
-        assert_eq!(line_of("one\n  two \n\n \n"), "  two");
-        assert_eq!(line_of("10%\r20%\r"), "20%");
-        assert_eq!(line_of(&"清".repeat(9000)).chars().count(), 200);
     }
 }

@@ -27,7 +27,7 @@ use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use capture::marker as dropped_mark;
+pub(crate) use capture::dropped_note;
 use cgroup::Cgroups;
 use earlier::Ledger;
 use guard::Guard;

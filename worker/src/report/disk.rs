@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::entry::Spooled;
 use super::queue::{Load, Pace, Pending};
 use super::spool::{Entry, Mark, Rank, Spool};
-use crate::execute::dropped_mark;
+use crate::execute::dropped_note;
 
 /// How many runs are remembered of which output was dropped: the newest.
 const CUT: usize = 10_000;
@@ -126,7 +126,7 @@ impl Disk {
     /// done.
     fn mark(&mut self, run: RunId) -> bool {
         let Some(&Gap { seq, at, expire_at, bytes }) = self.gaps.get(&run) else { return true };
-        let data = dropped_mark(bytes).into_bytes();
+        let data = dropped_note(bytes).into_bytes();
         let chunk = Chunk { seq, at, stream: Stream::Stdout, data };
         let Some(entry) = Spooled::Output(run, expire_at, chunk).entry() else { return true };
         // As small as it is, it may use what is kept free.

@@ -97,10 +97,7 @@ mod tests {
     use carillon_core::job::JobEntry;
 
     use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
+    use crate::testing::at;
 
     fn checked(json: &str) -> Checked {
         let entry = JobEntry::read(JobName::new("j").unwrap(), json.as_bytes(), 1, 1);

@@ -1,24 +1,11 @@
-use carillon_core::decide::{Cursor, due_at};
+use carillon_core::decide::due_at;
 
 use super::leftovers::KEPT_OF_JOB;
 use super::*;
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
+use crate::testing::{at, cursor, put};
 
 fn name(text: &str) -> JobName {
     JobName::new(text).unwrap()
-}
-
-fn put(key: &str, value: &str, revision: i64) -> Item {
-    Item {
-        key: format!("/cron/{key}").into(),
-        value: Some(value.into()),
-        mod_revision: revision,
-        create_revision: revision,
-        lease: 0,
-    }
 }
 
 fn changes(items: Vec<Item>) -> Feed {
@@ -29,22 +16,6 @@ fn changes(items: Vec<Item>) -> Feed {
 fn job(name: &str, expr: &str, more: &str) -> Item {
     let json = format!(r#"{{"name":"{name}","command":"true","cronExpr":"{expr}"{more}}}"#);
     put(&format!("jobs/{name}"), &json, 5)
-}
-
-/// The cursor of such a job.
-fn cursor(name: &str, expr: &str, through: &str) -> Item {
-    let cursor = Cursor {
-        rev: 5,
-        expr: expr.to_owned(),
-        zone: "UTC".to_owned(),
-        anchor: None,
-        enabled: true,
-        rules: rules_version().to_owned(),
-        through: at(through),
-        offset: 0,
-        updated_at: None,
-    };
-    put(&format!("cursor/{name}"), &serde_json::to_string(&cursor).unwrap(), 6)
 }
 
 fn trigger(job: &str, id: RunId, not_before: &str) -> Item {
@@ -320,7 +291,7 @@ fn a_record_that_lingers_is_left_to_its_worker_while_that_is_there() {
         let outcome = carillon_core::run::Outcome::Succeeded;
         let record =
             RunRecord { worker: worker.to_owned(), ..RunRecord::new(id, &job, outcome, now) };
-        put(&format!("done/j/{id}"), &serde_json::to_string(&record).unwrap(), 9)
+        put(&format!("done/j/{id}"), serde_json::to_string(&record).unwrap(), 9)
     };
     let [ours, theirs] = ["w", "v"].map(|worker| (RunId::new(now), worker));
     let items = vec![other(), record(ours.0, ours.1), record(theirs.0, theirs.1)];

@@ -28,15 +28,9 @@ pub(crate) struct WantedTrigger {
 
 impl Schedule {
     pub(super) fn bring_up_triggers(&mut self, job: &JobName, at: DateTime<Utc>) {
-        let waiting: Vec<_> = self.triggers_of(job).collect();
-        for id in waiting {
+        for (id, _) in self.replica.triggers_of(job) {
             self.agenda.insert(Due::Trigger(job.clone(), id), at);
         }
-    }
-
-    fn triggers_of(&self, job: &JobName) -> impl Iterator<Item = RunId> {
-        let all = (job.clone(), RunId::FIRST)..=(job.clone(), RunId::LAST);
-        self.replica.triggers.range(all).map(|((_, id), _)| *id)
     }
 
     /// When a trigger that nobody has taken is settled.
