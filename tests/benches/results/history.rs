@@ -13,8 +13,8 @@ use crate::bars::{Bars, Spread};
 use crate::record;
 
 /// Records per insert, and inserts at once.
-const BATCH: u32 = 500;
-const WRITERS: usize = 3;
+const BATCH: u32 = 250;
+const WRITERS: usize = 2;
 /// Records per page, as in the console.
 const PAGE: usize = 200;
 /// How often each page is read.
@@ -103,7 +103,7 @@ async fn store(records: &Records, batch: Vec<RunRecord>) {
     let mut tries = 0;
     while let Err(e) = records.write(&together).await {
         tries += 1;
-        assert!(tries < 10, "{e}");
+        assert!(tries < 100, "{e}");
     }
 }
 
