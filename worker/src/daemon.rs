@@ -14,6 +14,7 @@ use carillon_core::etcd::{Etcd, EtcdError};
 use carillon_core::fleet::{Registration, rules_version};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::records::Records;
+use carillon_core::recover::doubters;
 use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
@@ -585,7 +586,15 @@ impl Daemon {
         self.skew.keep(|worker| replica.workers.contains_key(worker));
     }
 
-    /// Says whether this worker may claim, as far as its clock and its memory tell.
+    /// Why etcd must not be believed, by what another worker has found. It is not passed on as if
+    /// this worker had found it: else they would bar each other for ever.
+    fn hearsay(&self) -> Option<String> {
+        let mut doubters = doubters(&self.decider.schedule.replica);
+        let doubter = doubters.find(|worker| **worker != self.supervisor.worker)?;
+        Some(format!("{doubter} says that etcd was restored; run `carillon recover`"))
+    }
+
+    /// Says whether this worker may claim, as far as its clock, its memory and the others tell.
     fn judge(&mut self) {
         let at = since_boot();
         for news in self.skew.news(at) {
@@ -600,7 +609,7 @@ impl Daemon {
             self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
         }
         let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
-        let why = self.restored.clone().or(clock);
+        let why = self.restored.clone().or_else(|| self.hearsay()).or(clock);
         self.decider.bar(why, clock::now());
     }
 

@@ -1,11 +1,15 @@
 //! A store that goes away comes back, and nothing that was decided is lost.
 
+use carillon_core::etcd::Etcd;
+use carillon_core::keys::Keys;
 use carillon_core::records::Records;
+use carillon_core::replica::Feed;
 use carillon_core::run::Outcome;
 use system_tests::fleet::Fleet;
 use system_tests::stack::Stack;
+use tokio::time::timeout;
 
-use crate::support::{eventually, put, record};
+use crate::support::{PATIENCE, eventually, put, record};
 
 const TICK: &str = r#"{"name":"tick","command":"echo tick","cronExpr":"* * * * * *"}"#;
 
@@ -51,6 +55,31 @@ async fn a_watch_goes_on_after_compaction() {
     let now = chrono::Utc::now();
     record(&records, "new", |r| r.start_time > now + chrono::TimeDelta::seconds(2)).await;
     assert_eq!(stack.etcdctl(&["get", &cursor]).unwrap(), before, "a deleted job goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_does_not_go_on_in_another_cluster() {
+    let (one, other) = (Stack::start().await.unwrap(), Stack::start().await.unwrap());
+    let answer = one.etcd().await.unwrap().get("x", None).await.unwrap();
+    let cluster_of_one = answer.header().unwrap().cluster_id();
+    let endpoints = [one.etcd_url(), other.etcd_url()];
+    let etcd = Etcd::connect(&endpoints, Keys::new("/cron").unwrap()).await.unwrap();
+    let mut feed = etcd.feed();
+    let mut listed = async || loop {
+        let fed = timeout(PATIENCE, feed.recv()).await.unwrap().unwrap();
+        if let Feed::Snapshot { cluster, .. } = fed {
+            break cluster;
+        }
+    };
+    let first = listed().await;
+    let (mut first_of, next) =
+        if first == cluster_of_one { (one, other) } else { (other, one) };
+    // Ahead of what was read, so that a watch from there is nothing strange.
+    for _ in 0..20 {
+        next.etcdctl(&["put", "x", ""]).unwrap();
+    }
+    first_of.stop_etcd().await.unwrap();
+    assert_ne!(listed().await, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]
