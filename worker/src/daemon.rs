@@ -159,8 +159,9 @@ pub(crate) async fn run(
         ends: Ends::in_folder(options.state.path()),
         nudge,
     };
+    let mut left = JoinSet::new();
     for (live, end) in supervisor.ends.left() {
-        tokio::spawn(supervisor.clone().catch_up(live, end));
+        left.spawn(supervisor.clone().catch_up(live, end));
     }
     let me = Me {
         id: options.id,
@@ -194,6 +195,8 @@ pub(crate) async fn run(
     };
     let worked =
         daemon.work(etcd.feed(), mongo_clock, alarm, &mut stops, options.drain_timeout).await;
+    // What etcd still does not take waits on disk for the next life; the reporter waits for no more.
+    drop(left);
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
