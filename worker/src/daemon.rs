@@ -630,7 +630,7 @@ impl Daemon {
         self.metrics.standing_by(told.standing_by.as_deref());
         let (lateness, restored) = (&self.lateness, self.restored.is_some());
         self.registration.send_if_modified(|r| {
-            // Load is told with the next renewal; whether it takes anything new, at once.
+            // The keeper tells it to the others as soon as need be.
             let news = (r.draining, r.full, &r.standing_by)
                 != (told.draining, told.full, &told.standing_by);
             if r.running != told.running {
