@@ -647,7 +647,7 @@ impl Daemon {
 /// Asks MongoDB what its clock shows, now and then.
 async fn read_clock(records: Records, offsets: mpsc::Sender<TimeDelta>) {
     loop {
-        let pause = match records.clock_offset().await {
+        let pause = match records.clock_offset(clock::now).await {
             Ok(offset) if offsets.send(offset).await.is_err() => return,
             Ok(_) => CLOCK_READ_EVERY,
             Err(_) => CLOCK_READ_AGAIN,
