@@ -1,5 +1,5 @@
 //! The connection to etcd: bounded calls with errors for an operator, going on with another endpoint
-//! where one fails, and the paged list. The watch and the leases have rooms of their own.
+//! where one fails. The lists, the watch and the leases have rooms of their own.
 //!
 //! The client balances but does not fail over, so each endpoint has a client of its own here, and
 //! everything uses the current one until that one fails.
