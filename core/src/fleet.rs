@@ -74,7 +74,8 @@ pub struct Registration {
     /// Why it claims nothing although it lives; absent where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing_by: Option<String>,
-    /// Whether that is because it found etcd restored from a backup.
+    /// Whether that is because it found etcd restored from a backup itself; not where it only hears
+    /// so from others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
     /// The etcd revision that its watch has reached.

@@ -197,17 +197,20 @@ impl Records {
         Ok(sent.elapsed())
     }
 
-    /// MongoDB's clock minus ours, right to half of a round trip.
+    /// MongoDB's clock minus `clock`, the asker's, right to half of a round trip.
     ///
     /// # Errors
     /// When MongoDB does not answer or does not tell the time.
-    pub async fn clock_offset(&self) -> Result<TimeDelta, RecordsError> {
+    pub async fn clock_offset(
+        &self,
+        clock: fn() -> DateTime<Utc>,
+    ) -> Result<TimeDelta, RecordsError> {
         self.bounded(async {
             let mut best: Option<(Duration, Option<TimeDelta>)> = None;
             for _ in 0..READINGS {
                 let sent = Instant::now();
                 let answer = self.database.run_command(doc! {"hello": 1}).await?;
-                let (took, now) = (sent.elapsed(), Utc::now());
+                let (took, now) = (sent.elapsed(), clock());
                 let theirs = answer.get_datetime("localTime").ok();
                 if best.is_none_or(|(least, _)| took < least) {
                     best = Some((took, theirs.map(|at| offset(instant(*at), now, took))));

@@ -69,10 +69,16 @@ impl Reset {
 
 /// Whether a worker stands by because etcd was restored, and has not heard of a recovery since.
 pub fn is_restored(replica: &Replica) -> bool {
-    let recovered = replica.settings().0.recovered;
-    let mut all = replica.workers.values().filter_map(|worker| worker.value.as_ref().ok());
-    all.any(|registration| {
-        registration.restored && recovered.is_none_or(|at| registration.clock > at)
+    doubters(replica).next().is_some()
+}
+
+/// The workers that do, by what they have seen themselves.
+pub fn doubters<J>(replica: &Replica<J>) -> impl Iterator<Item = &WorkerId> {
+    let recovered = replica.settings.as_ref().and_then(|settings| settings.value.recovered);
+    replica.workers.values().filter_map(move |worker| {
+        let registration = worker.value.as_ref().ok()?;
+        let doubts = registration.restored && recovered.is_none_or(|at| registration.clock > at);
+        doubts.then_some(&worker.id)
     })
 }
 
@@ -246,7 +252,9 @@ mod tests {
             ("workers/w", value)
         };
         let settings = ("settings", r#"{"recovered":"2026-07-01T12:00:00Z"}"#.to_owned());
-        assert!(is_restored(&replica(&[worker("2026-07-01T11:00:00Z")])));
+        let doubting = replica(&[worker("2026-07-01T11:00:00Z")]);
+        assert!(is_restored(&doubting));
+        assert_eq!(doubters(&doubting).map(WorkerId::as_str).collect::<Vec<_>>(), ["w"]);
         assert!(!is_restored(&replica(&[worker("2026-07-01T11:00:00Z"), settings.clone()])));
         assert!(is_restored(&replica(&[worker("2026-07-01T13:00:00Z"), settings])));
         assert!(!is_restored(&Replica::default()));

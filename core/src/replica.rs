@@ -76,8 +76,9 @@ pub enum Feed {
 
 /// Everything under the prefix, decoded.
 ///
-/// A value that cannot be decoded is listed in `unreadable` and otherwise treated as absent; jobs
-/// and workers carry their error themselves, so that they can be shown.
+/// A value that cannot be decoded is listed in `unreadable`. A cursor or the settings are absent then;
+/// of a run, a decision or a trigger the last value that could be read stands. Jobs and workers carry
+/// their error themselves, so that they can be shown.
 ///
 /// `J` is what is kept of each job: the console shows them all and keeps them decoded, a worker
 /// keeps their text.
@@ -105,7 +106,7 @@ pub struct Replica<J = Arc<JobEntry>> {
     pub workers: BTreeMap<WorkerId, WorkerEntry>,
     /// Workers that were asked to take nothing new.
     pub drains: BTreeSet<WorkerId>,
-    /// The fleet's settings; the defaults at revision 0 where there are none.
+    /// The fleet's settings, where there are any.
     pub settings: Option<Versioned<FleetSettings>>,
     /// Keys whose value or name cannot be read, and why.
     pub unreadable: BTreeMap<String, String>,
@@ -314,7 +315,8 @@ impl<J: KeptJob> Replica<J> {
     }
 
     /// Every key that is in one of the two and not, or not at the same revision, in the other;
-    /// except jobs and the fleet's cursors.
+    /// except jobs and the fleet's cursors. Of a run the revision of its claim counts, whatever has
+    /// become of it since.
     fn difference(&self, other: &Self) -> BTreeSet<Key> {
         let (ours, theirs) = (self.revisions(), other.revisions());
         let changed = theirs.iter().filter(|(k, rev)| ours.get(k) != Some(rev));
@@ -541,6 +543,27 @@ mod tests {
         let touched = replica.apply(&keys, &Feed::Snapshot { revision: 9, cluster: 1, items }, now);
         assert_eq!(touched, [Key::Job(name("b")), Key::Job(name("c"))].into());
         assert!(!replica.jobs.contains_key(&name("c")));
+    }
+
+    #[test]
+    fn a_list_from_before_what_is_known_is_of_another_past() {
+        let keys = Keys::new("/cron").unwrap();
+        let mut replica: Replica = Replica::default();
+        let now = Utc::now();
+        let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
+        let items = |job: &str| {
+            vec![put("/cron/cursor/a", cursor, 3), put("/cron/jobs/a", job, 2)]
+        };
+        let known = Feed::Snapshot { revision: 9, cluster: 1, items: items(JOB) };
+        let other = JOB.replace("true", "false");
+        let restored = Feed::Snapshot { revision: 8, cluster: 1, items: items(&other) };
+        replica.apply(&keys, &known, now);
+        let touched = replica.apply(&keys, &restored, now);
+        assert_eq!(touched, [Key::Cursor(name("a"), None), Key::Job(name("a"))].into());
+        assert_eq!(replica.jobs[&name("a")].job().unwrap().command, "false");
+        let mut fresh: Replica = Replica::default();
+        fresh.apply(&keys, &restored, now);
+        assert_eq!(replica.table_hash(), fresh.table_hash());
     }
 
     #[test]

@@ -132,6 +132,15 @@ impl Fleet {
         self.registered(id, since).await
     }
 
+    /// Starts one worker and does not wait for it, as while etcd is away.
+    ///
+    /// # Errors
+    ///
+    /// When it is running or does not start.
+    pub fn launch(&mut self, id: &str) -> Result<()> {
+        self.start_process(id, &WorkerOptions::default())
+    }
+
     /// Waits for a worker that ends by itself, such as at the point of `--fault`, at most so long.
     /// What it started is left alone until the fleet goes.
     ///
@@ -250,10 +259,15 @@ impl Fleet {
 
     /// Starts the process, and returns the revision after which it will register.
     async fn spawn(&mut self, id: &str, options: &WorkerOptions) -> Result<i64> {
-        ensure!(!self.workers.contains_key(id), "worker {id} is already running");
         let key = self.key(id)?;
         let answer = self.etcd.get(key, None).await.context("cannot read from etcd")?;
         let revision = answer.header().context("etcd answered without a revision")?.revision();
+        self.start_process(id, options)?;
+        Ok(revision)
+    }
+
+    fn start_process(&mut self, id: &str, options: &WorkerOptions) -> Result<()> {
+        ensure!(!self.workers.contains_key(id), "worker {id} is already running");
         let state = self.folder.join(id);
         fs::create_dir_all(&state)
             .with_context(|| format!("cannot make the folder {}", state.display()))?;
@@ -276,7 +290,7 @@ impl Fleet {
             .args(&options.arguments)
             .spawn(&self.log(id))?;
         self.workers.insert(id.to_owned(), process);
-        Ok(revision)
+        Ok(())
     }
 
     /// Waits until the worker has put its registration, after the revision `since`.

@@ -14,6 +14,7 @@ use carillon_core::etcd::{Etcd, EtcdError};
 use carillon_core::fleet::{Registration, rules_version};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::records::Records;
+use carillon_core::recover::doubters;
 use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
@@ -158,8 +159,9 @@ pub(crate) async fn run(
         ends: Ends::in_folder(options.state.path()),
         nudge,
     };
+    let mut left = JoinSet::new();
     for (live, end) in supervisor.ends.left() {
-        tokio::spawn(supervisor.clone().catch_up(live, end));
+        left.spawn(supervisor.clone().catch_up(live, end));
     }
     let me = Me {
         id: options.id,
@@ -193,6 +195,8 @@ pub(crate) async fn run(
     };
     let worked =
         daemon.work(etcd.feed(), mongo_clock, alarm, &mut stops, options.drain_timeout).await;
+    // What etcd still does not take waits on disk for the next life; the reporter waits for no more.
+    drop(left);
     leave.send(()).await.ok();
     keeper.await.ok();
     reporter.await.ok();
@@ -585,7 +589,15 @@ impl Daemon {
         self.skew.keep(|worker| replica.workers.contains_key(worker));
     }
 
-    /// Says whether this worker may claim, as far as its clock and its memory tell.
+    /// Why etcd must not be believed, by what another worker has found. It is not passed on as if
+    /// this worker had found it: else they would bar each other for ever.
+    fn hearsay(&self) -> Option<String> {
+        let mut doubters = doubters(&self.decider.schedule.replica);
+        let doubter = doubters.find(|worker| **worker != self.supervisor.worker)?;
+        Some(format!("{doubter} says that etcd was restored; run `carillon recover`"))
+    }
+
+    /// Says whether this worker may claim, as far as its clock, its memory and the others tell.
     fn judge(&mut self) {
         let at = since_boot();
         for news in self.skew.news(at) {
@@ -600,7 +612,7 @@ impl Daemon {
             self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
         }
         let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
-        let why = self.restored.clone().or(clock);
+        let why = self.restored.clone().or_else(|| self.hearsay()).or(clock);
         self.decider.bar(why, clock::now());
     }
 
@@ -618,7 +630,7 @@ impl Daemon {
         self.metrics.standing_by(told.standing_by.as_deref());
         let (lateness, restored) = (&self.lateness, self.restored.is_some());
         self.registration.send_if_modified(|r| {
-            // Load is told with the next renewal; whether it takes anything new, at once.
+            // The keeper tells it to the others as soon as need be.
             let news = (r.draining, r.full, &r.standing_by)
                 != (told.draining, told.full, &told.standing_by);
             if r.running != told.running {
@@ -635,7 +647,7 @@ impl Daemon {
 /// Asks MongoDB what its clock shows, now and then.
 async fn read_clock(records: Records, offsets: mpsc::Sender<TimeDelta>) {
     loop {
-        let pause = match records.clock_offset().await {
+        let pause = match records.clock_offset(clock::now).await {
             Ok(offset) if offsets.send(offset).await.is_err() => return,
             Ok(_) => CLOCK_READ_EVERY,
             Err(_) => CLOCK_READ_AGAIN,

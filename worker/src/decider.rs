@@ -243,7 +243,8 @@ impl Decider {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), wanted.rank, now);
             return;
         }
-        if self.schedule.is_coming_up(&wanted, self.runs.waits_long(now), now) {
+        let slow = wanted.rank > 0 && self.runs.waits_long(now);
+        if self.schedule.is_coming_up(&wanted, slow, now) {
             self.schedule.leave_to_others(Due::JobTurn(job.clone()), 1, now);
             return;
         }
@@ -278,7 +279,7 @@ impl Decider {
 
     fn put_forward(&mut self, proposal: Proposal) {
         if let Effect::Begins(live, _) = &proposal.effect {
-            self.runs.claim(live.run);
+            self.runs.claim(live.run, live.value.since);
         }
         self.deciding.insert(proposal.step.job.clone());
         self.proposals.push(proposal);

@@ -10,7 +10,7 @@ use carillon_core::etcd::{Etcd, EtcdError, Renewals};
 use carillon_core::fleet::Registration;
 use carillon_core::id::WorkerId;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::clock::{self, since_boot};
@@ -21,6 +21,10 @@ pub(crate) const TTL_SECS: i64 = 10;
 /// How long before that it stops acting, so that a slow step cannot outlive the lease.
 const MARGIN: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(TTL_SECS.unsigned_abs());
+/// How long after the registration was written the others hear that there is room again. A worker
+/// that has all it takes has room for a moment at each end of a run, and everybody reckons anew with
+/// each word of it.
+const ROOM_TOLD_AFTER: Duration = Duration::from_millis(250);
 
 /// What the worker knows of its own registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +54,7 @@ pub(crate) struct Keeper {
     pub etcd: Etcd,
     pub claims: Claims,
     pub id: WorkerId,
-    /// The registration as it should stand; a change is written at once.
+    /// The registration as it should stand.
     pub registration: watch::Receiver<Registration>,
     pub standing: watch::Sender<Standing>,
     /// Told until when the lease is certain.
@@ -101,10 +105,10 @@ impl Keeper {
             Ok(lease) => lease,
             Err(e) => return Loss::Etcd(e),
         };
-        let draining = self.registration.borrow_and_update().draining;
+        let mut written = self.registration.borrow_and_update().clone();
         // If the answer is lost, our own name would read as taken.
         self.former = Some(lease);
-        match self.write(lease).await {
+        match self.write(lease, &written).await {
             Ok(Answer::Done(_)) => self.former = None,
             Ok(Answer::Refused(_)) => {
                 // Not worth reporting: an unused lease ends by itself.
@@ -114,13 +118,13 @@ impl Keeper {
             Err(e) => return Loss::Etcd(e),
         }
         self.guard.lease_until(sent + TTL);
+        let draining = written.draining;
         self.standing.send_replace(Standing { lease, confirmed: sent, draining });
         info!("registered as {} under lease {lease:x}", self.id);
         let mut renewals = None;
         loop {
-            // A change of the registration is written at once; renewing early does no harm.
-            timeout(TTL / 3, self.registration.changed()).await.ok();
-            let draining = self.registration.borrow_and_update().draining;
+            // Renewing early does no harm.
+            self.wait(&written).await;
             let left = self.standing.borrow().left();
             match timeout(left, Self::renewed(&self.etcd, &mut renewals, lease)).await {
                 Ok(Ok(confirmed)) => {
@@ -130,9 +134,11 @@ impl Keeper {
                 Ok(Err(loss)) => return loss,
                 Err(_) => return Loss::Silence,
             }
+            written = self.registration.borrow_and_update().clone();
             // It must not hold up the next renewal.
-            match timeout(TTL / 4, self.write(lease)).await {
+            match timeout(TTL / 4, self.write(lease, &written)).await {
                 Ok(Ok(Answer::Done(_))) => {
+                    let draining = written.draining;
                     self.standing.send_if_modified(|standing| {
                         std::mem::replace(&mut standing.draining, draining) != draining
                     });
@@ -140,6 +146,18 @@ impl Keeper {
                 Ok(Ok(Answer::Refused(_))) => return Loss::Deleted,
                 Ok(Err(e)) => warn!("cannot refresh the registration: {e}"),
                 Err(_) => warn!("cannot refresh the registration: no answer"),
+            }
+        }
+    }
+
+    /// Waits until the lease is to be renewed, or the registration to be written anew after `written`.
+    async fn wait(&mut self, written: &Registration) {
+        let since = Instant::now();
+        loop {
+            let after = told_after(written, &self.registration.borrow_and_update());
+            let until = since + after.unwrap_or(TTL / 3);
+            if !matches!(timeout_at(until, self.registration.changed()).await, Ok(Ok(()))) {
+                return;
             }
         }
     }
@@ -176,9 +194,20 @@ impl Keeper {
         stream.renew(TTL / 4).await
     }
 
-    async fn write(&self, lease: i64) -> Result<Answer, EtcdError> {
-        let now = Registration { clock: clock::now(), ..self.registration.borrow().clone() };
+    async fn write(&self, lease: i64, registration: &Registration) -> Result<Answer, EtcdError> {
+        let now = Registration { clock: clock::now(), ..registration.clone() };
         self.claims.register(&self.id, lease, &now).await
+    }
+}
+
+/// How long after `written` was the others hear of what has changed since: load is told with the next
+/// renewal; whether the worker takes anything new, at once.
+fn told_after(written: &Registration, now: &Registration) -> Option<Duration> {
+    let same = (written.draining, &written.standing_by) == (now.draining, &now.standing_by);
+    match (written.full, now.full) {
+        (full, still) if same && full == still => None,
+        (true, false) if same => Some(ROOM_TOLD_AFTER),
+        _ => Some(Duration::ZERO),
     }
 }
 
@@ -202,5 +231,27 @@ impl std::fmt::Display for Loss {
             Self::Expired => f.write_str("the lease expired"),
             Self::Deleted => f.write_str("somebody deleted the registration"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_there_is_no_room_is_told_at_once_and_that_there_is_again_a_little_later() {
+        let room: Registration = serde_json::from_str(
+            r#"{"host":"h","pid":1,"version":"1","rulesVersion":"x","capacity":1,
+            "clock":"2026-01-01T00:00:00Z","started":"2026-01-01T00:00:00Z"}"#,
+        )
+        .unwrap();
+        let none = Registration { full: true, running: 1, ..room.clone() };
+        assert_eq!(told_after(&room, &none), Some(Duration::ZERO));
+        assert_eq!(told_after(&none, &room), Some(ROOM_TOLD_AFTER));
+        assert_eq!(told_after(&none, &none), None);
+        let leaving = Registration { draining: true, ..room.clone() };
+        assert_eq!(told_after(&none, &leaving), Some(Duration::ZERO));
+        let busy = Registration { running: 1, ..room.clone() };
+        assert_eq!(told_after(&room, &busy), None, "with the next renewal");
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod courier;
 mod daemon;
 mod decider;
+mod ending;
 mod ends;
 mod execute;
 mod fault;

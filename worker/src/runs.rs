@@ -11,6 +11,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// A claim that has waited for so long tells that etcd is slow for all.
 const LONG: TimeDelta = TimeDelta::milliseconds(100);
 
+/// A claim that has not been answered yet.
+struct Claim {
+    /// When it was made, by the clock as it is set now.
+    at: DateTime<Utc>,
+    /// By how much the clock was set since.
+    set: TimeDelta,
+}
+
 /// A run that this process started.
 struct Mine {
     /// The revision of its claim.
@@ -32,27 +40,29 @@ struct Ended {
 /// Every run that this process has claimed, and those that it must not start again.
 #[derive(Default)]
 pub(crate) struct Runs {
-    /// Claims that have not been answered yet, and by how much the clock was set since.
-    pending: BTreeMap<RunId, TimeDelta>,
+    pending: BTreeMap<RunId, Claim>,
     live: HashMap<RunId, Mine>,
     /// Ended runs whose end the watch has not shown yet: until then it may still bring the claim.
     ended: HashMap<RunId, Ended>,
 }
 
 impl Runs {
-    /// A claim is sent.
-    pub fn claim(&mut self, run: RunId) {
-        self.pending.insert(run, TimeDelta::zero());
+    /// A claim is made.
+    pub fn claim(&mut self, run: RunId, at: DateTime<Utc>) {
+        self.pending.insert(run, Claim { at, set: TimeDelta::zero() });
     }
 
     /// A claim is answered, or given up. Returns by how much the clock was set meanwhile.
     pub fn answered(&mut self, run: RunId) -> TimeDelta {
-        self.pending.remove(&run).unwrap_or_default()
+        self.pending.remove(&run).map(|claim| claim.set).unwrap_or_default()
     }
 
     /// The clock was set by so much.
     pub fn clock_set(&mut self, by: TimeDelta) {
-        self.pending.values_mut().for_each(|set| *set += by);
+        for claim in self.pending.values_mut() {
+            claim.at = claim.at.checked_add_signed(by).unwrap_or(claim.at);
+            claim.set += by;
+        }
     }
 
     /// How many claims are under way.
@@ -62,8 +72,7 @@ impl Runs {
 
     /// Whether a claim has waited for etcd for long.
     pub fn waits_long(&self, now: DateTime<Utc>) -> bool {
-        // The ids are in the order in which they were made.
-        self.pending.keys().next().is_some_and(|run| now - run.made_at() >= LONG)
+        self.pending.values().any(|claim| now - claim.at >= LONG)
     }
 
     /// How many runs are live or may become so.
@@ -181,11 +190,26 @@ mod tests {
         let mut runs = Runs::default();
         assert!(runs.is_orphan(&live, &me, 7));
         assert!(!runs.is_orphan(&live, &me, 8), "another lease");
-        runs.claim(live.run);
+        runs.claim(live.run, live.value.since);
         assert!(!runs.is_orphan(&live, &me, 7), "its answer is awaited");
         runs.answered(live.run);
         assert!(runs.begin(&live) && !runs.begin(&live));
         assert!(!runs.is_orphan(&live, &me, 7));
+    }
+
+    #[test]
+    fn a_claim_waits_from_when_it_was_made_and_not_from_when_it_was_asked_for() {
+        let now = Utc::now();
+        // As of a retry: its id is as old as the failure.
+        let run = RunId::new(now - TimeDelta::seconds(10));
+        let mut runs = Runs::default();
+        runs.claim(run, now);
+        assert!(!runs.waits_long(now) && runs.waits_long(now + LONG));
+        let by = TimeDelta::hours(1);
+        runs.clock_set(by);
+        assert!(!runs.waits_long(now + by) && runs.waits_long(now + by + LONG));
+        assert_eq!(runs.answered(run), by);
+        assert!(!runs.waits_long(now + by + LONG));
     }
 
     #[test]

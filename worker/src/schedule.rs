@@ -272,8 +272,11 @@ impl Schedule {
     /// The clock was set, and shows `now`.
     pub fn clock_set(&mut self, by: TimeDelta, now: DateTime<Utc>) {
         // These wait for a length of time: the end of a dead worker's children, the report of a
-        // live one, the start of a claimed run. The others wait for what the clock shows.
-        let waits = |due: &Due| matches!(due, Due::Lost(..) | Due::Lingering(..) | Due::Spawn(..));
+        // live one, the start of a claimed run, whether a job or a worker comes back. The others
+        // wait for what the clock shows.
+        let waits = |due: &Due| {
+            matches!(due, Due::Lost(..) | Due::Lingering(..) | Due::Spawn(..) | Due::Cursor(..))
+        };
         self.agenda.shift(by, waits);
         self.look_at_all(now);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_core::claims::{Answer, Refusal, Step};
+use carillon_core::claims::{Answer, Step};
 use carillon_core::decide::{due_at, follow_up};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::job::{Job, JobEntry};
@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::courier::Courier;
+use crate::ending::{Finish, Next, after, must_not_start};
 use crate::ends::{End, Ends};
 use crate::execute::{Event, Executor, Finished, Order, Spec};
 use crate::fault::{Fault, Point};
@@ -100,7 +101,8 @@ impl Supervisor {
             // Only a whole job is claimed.
             return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
         };
-        if let Some((outcome, reason)) = self.must_not_spawn(&live, start_by) {
+        let past = clock::since_boot() >= start_by;
+        if let Some((outcome, reason)) = must_not_start(past, self.is_leased(&live)) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(outcome, clock::now(), reason);
             let ended_at = self.end(&live, &entry, record, false).await;
@@ -174,17 +176,13 @@ impl Supervisor {
             let expire_at = record.expire_at;
             self.send(Report::Output { run: live.run, chunks: rest, expire_at }).await;
         }
-        // Ended for want of the worker's lease, by itself or by its guard while it was frozen, the
-        // run is lost, as it is when another worker settles it.
-        let standing = *self.standing.borrow();
-        let unleased = standing.lease != live.value.lease || !standing.may_act();
-        let signalled = matches!(finished.signal, Some(SIGTERM | SIGKILL));
-        let abandoned = match finished.outcome {
-            Outcome::Killed => finished.killed_by.is_none(),
-            Outcome::Failed => signalled && live.value.continues_secs.is_none(),
-            _ => false,
+        let finish = Finish {
+            outcome: finished.outcome,
+            asked_for: finished.killed_by.is_some(),
+            signalled: matches!(finished.signal, Some(SIGTERM | SIGKILL)),
+            continues: live.value.continues_secs.is_some(),
         };
-        record.outcome = if unleased && abandoned { Outcome::Lost } else { finished.outcome };
+        record.outcome = finish.outcome(self.is_leased(live));
         record.err = finished.err;
         record.exit_code = finished.exit_code;
         record.signal = finished.signal;
@@ -202,17 +200,10 @@ impl Supervisor {
         record
     }
 
-    /// What becomes of a run of which no process must be started, and why, if none must.
-    fn must_not_spawn(&self, live: &LiveRun, by: Duration) -> Option<(Outcome, &'static str)> {
+    /// Whether the worker is still certain of the lease that the run was claimed under.
+    fn is_leased(&self, live: &LiveRun) -> bool {
         let standing = *self.standing.borrow();
-        if clock::since_boot() >= by {
-            return Some((Outcome::Missed, "its start deadline passed after it was claimed"));
-        }
-        // As the others say of the runs of a worker whose lease is gone.
-        if standing.lease != live.value.lease || !standing.may_act() {
-            return Some((Outcome::Lost, "the worker was no longer sure of its lease"));
-        }
-        None
+        standing.lease == live.value.lease && standing.may_act()
     }
 
     fn variables(&self, live: &LiveRun) -> Vec<(String, String)> {
@@ -285,31 +276,27 @@ impl Supervisor {
                 attach(job, &mut record, again.is_some());
             }
             let step = Step::end(self.courier.keys(), live, &record, again.as_ref());
-            match self.courier.send(step).await {
-                Ok(Answer::Done(mod_revision)) => {
+            let answer = self.courier.send(step).await;
+            match after(&answer, record.outcome, again.is_some(), asked_before) {
+                Next::Done(mod_revision) => {
                     self.fault.reach(Point::Settled);
                     let done = Box::new(Versioned { value: record, mod_revision });
                     self.send(Report::Done(live.job.clone(), done.clone())).await;
                     self.nudge.filed(job, &live.job, &done.value);
                     return Some(mod_revision);
                 }
-                // Nothing follows a run that somebody wanted dead.
-                Ok(Answer::Refused(Refusal::KillAsked)) if again.is_some() => again = None,
-                // An earlier try has ended it: its done/ key is completed from there.
-                Ok(Answer::Refused(_)) if asked_before => return None,
-                Ok(Answer::Refused(_)) => {
-                    self.too_late(live, &record).await;
+                Next::WithoutFollowUp => again = None,
+                Next::TooLate => {
+                    self.too_late(live, &record, asked_before).await;
                     return None;
                 }
-                Err(e) => {
-                    warn!(job = %live.job, run = %live.run, "cannot end the run in etcd yet: {e}");
-                    asked_before |= e.is_ambiguous();
-                    if !std::mem::replace(&mut kept, true) {
-                        let end = End::of(live, &record, again.as_ref());
-                        if let Err(e) = block_in_place(|| self.ends.keep(&end)) {
-                            warn!(job = %live.job, run = %live.run, "its end is not on disk: {e}");
-                        }
+                Next::Over => return None,
+                Next::Again => {
+                    if let Err(e) = answer {
+                        warn!(job = %live.job, run = %live.run, "cannot end the run in etcd yet: {e}");
+                        asked_before |= e.is_ambiguous();
                     }
+                    kept = kept || self.keep(&End::of(live, &record, again.as_ref()));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -317,11 +304,21 @@ impl Supervisor {
         }
     }
 
+    /// Writes an end down; returns whether the disk took it.
+    fn keep(&self, end: &End) -> bool {
+        let kept = block_in_place(|| self.ends.keep(end));
+        if let Err(e) = &kept {
+            warn!(run = %end.record.id, "its end is not on disk: {e}");
+        }
+        kept.is_ok()
+    }
+
     /// The others took this worker for dead and settled the run: what it reports comes too late to
-    /// be the outcome.
-    async fn too_late(&self, live: &LiveRun, record: &RunRecord) {
+    /// be the outcome. Where it was `asked_before`, its end may be in etcd all the same.
+    async fn too_late(&self, live: &LiveRun, record: &RunRecord, asked_before: bool) {
         let late = format!("{} {}", record.outcome, record.err);
-        warn!(job = %live.job, run = %live.run, "was taken for lost; its late result: {late}");
+        let fate = if asked_before { "is over already" } else { "was taken for lost" };
+        warn!(job = %live.job, run = %live.run, "{fate}; its late result: {late}");
         if let Err(e) = self.records.late_result(live.run, late.trim()).await {
             warn!(job = %live.job, run = %live.run, "the late result is not written: {e}");
         }

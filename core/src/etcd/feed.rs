@@ -30,8 +30,9 @@ impl Etcd {
         let etcd = self.clone();
         let reader = sender.clone();
         tokio::spawn(async move {
+            let listed = Instant::now();
             let mut follower =
-                Follower { etcd, sender, next: None, listed: Instant::now(), denied: false };
+                Follower { etcd, sender, next: None, cluster: 0, listed, denied: false };
             let mut pause = FIRST_PAUSE;
             loop {
                 let begun = Instant::now();
@@ -69,6 +70,8 @@ struct Follower {
     sender: mpsc::Sender<Feed>,
     /// The revision to watch from; `None` until a list was made.
     next: Option<i64>,
+    /// The cluster that was listed.
+    cluster: u64,
     listed: Instant,
     /// Whether we signed in anew because a watch was denied.
     denied: bool,
@@ -128,6 +131,7 @@ impl Follower {
             }
         }
         self.listed = Instant::now();
+        self.cluster = pages.cluster;
         self.next = Some(pages.revision + 1);
         Ok(Some(pages.revision))
     }
@@ -158,6 +162,12 @@ impl Follower {
             // A watch from the future is accepted and silent: this member is behind what we know.
             self.next = None;
             return Some(self.broken(place, "a member lags behind"));
+        }
+        let cluster = answer.header().map(etcd_client::ResponseHeader::cluster_id);
+        if answer.created() && cluster.is_some_and(|cluster| cluster != self.cluster) {
+            // Its revisions are not those that we count on.
+            self.next = None;
+            return Some(self.broken(place, "another cluster answers"));
         }
         if answer.created() {
             self.denied = false;

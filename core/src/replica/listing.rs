@@ -18,6 +18,9 @@ use crate::keys::{Key, Keys};
 pub(super) struct Listing<J> {
     revision: i64,
     cluster: u64,
+    /// Whether it is of another past than what is known: a restored etcd counts revisions anew, and
+    /// what stands at the same one may be something else.
+    of_another_past: bool,
     /// What was listed so far besides jobs and their cursors: of those there are none in it.
     rest: Replica<J>,
     jobs: Listed<J>,
@@ -64,6 +67,7 @@ impl<J: KeptJob> Replica<J> {
             Box::new(Listing {
                 revision,
                 cluster,
+                of_another_past: revision < self.revision,
                 rest: Self { revision, ..Self::default() },
                 jobs: Listed::begin(self.jobs.is_empty()),
                 cursors: Listed::begin(self.cursors.is_empty()),
@@ -81,16 +85,20 @@ impl<J: KeptJob> Replica<J> {
         now: DateTime<Utc>,
     ) -> BTreeSet<Key> {
         let mut touched = BTreeSet::new();
+        let anew = listing.of_another_past;
         for item in items {
             let key = keys.parse(&item.key);
             let changed = match (&key, &item.value) {
                 (Key::Job(job), Some(value)) => {
                     // They come after all cursors.
                     self.cursors.append(listing.cursors.take_new());
+                    if anew {
+                        self.delete(&key);
+                    }
                     self.list_job(&mut listing.jobs, job, value, item)
                 }
                 (Key::Cursor(job, None), Some(value)) => {
-                    self.list_cursor(&mut listing.cursors, job, value, item)
+                    self.list_cursor(&mut listing.cursors, job, value, item) || anew
                 }
                 _ => {
                     listing.rest.take(keys, item, now);

@@ -164,14 +164,15 @@ async fn soak(arguments: &Arguments) -> Result<bool> {
 fn summary(report: &Report, done: &BTreeMap<Fault, usize>, seed: u64) {
     let faults: Vec<String> =
         done.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
-    let told = [Kind::StartedTwice, Kind::Unexplained, Kind::WronglyMissed];
+    let told = [Kind::StartedTwice, Kind::Overlapped, Kind::Unexplained, Kind::WronglyMissed];
     let others = report.violations.iter().filter(|v| !told.contains(&v.kind)).count();
     tell(&format!("{report}"));
     tell(&format!(
-        "soak: {} firings, {} duplicates, {} unexplained slots, {} wrongly missed, {others} other \
-         violations; SEED={seed}; faults: {}",
+        "soak: {} firings, {} duplicates, {} overlaps, {} unexplained slots, {} wrongly missed, \
+         {others} other violations; SEED={seed}; faults: {}",
         report.firings,
         report.count(Kind::StartedTwice),
+        report.count(Kind::Overlapped),
         report.count(Kind::Unexplained),
         report.count(Kind::WronglyMissed),
         faults.join(", ")

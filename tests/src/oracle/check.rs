@@ -57,6 +57,8 @@ pub struct Expectation {
 pub enum Kind {
     /// One attempt at one slot was started twice.
     StartedTwice,
+    /// Two processes of a job whose runs must not overlap were alive at the same time.
+    Overlapped,
     /// A slot neither ran nor was recorded as not run.
     Unexplained,
     /// What ran or was recorded is no slot of the job.
@@ -144,6 +146,7 @@ impl fmt::Display for Report {
 pub fn check(expected: &Expectation, seen: &Evidence) -> Report {
     let mut report = Report::default();
     started_twice(seen, &mut report);
+    overlapped(expected, seen, &mut report);
     for (job, life) in &expected.lives {
         let Some(through) = seen.through.get(job).copied() else { continue };
         let book = Book::of(job, life, through, seen);
@@ -177,6 +180,31 @@ fn started_twice(seen: &Evidence, report: &mut Report) {
     for lines in runs.values().filter(|lines| lines.len() > 1) {
         if let Some(line) = lines.iter().find(|line| line.slot.is_none()) {
             report.add(Kind::StartedTwice, &line.job, None, told(lines));
+        }
+    }
+}
+
+/// The order of the lines tells who was alive when somebody started, whatever clocks show. Of a
+/// process that was killed it is known only that it was alive when it started.
+fn overlapped(expected: &Expectation, seen: &Evidence, report: &mut Report) {
+    let process = |line: &Line| (line.run, line.pid);
+    let ends = seen.lines.iter().filter(|line| !line.start);
+    let ended: BTreeSet<(RunId, u32)> = ends.map(process).collect();
+    let mut alive: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
+    for line in &seen.lines {
+        let others = alive.entry(&line.job).or_default();
+        if !line.start {
+            others.retain(|other| process(other) != process(line));
+            continue;
+        }
+        if let (Some(other), Some(slot)) = (others.first(), line.slot)
+            && expected.lives.get(&line.job).is_some_and(|life| life.forbids_overlap(slot))
+        {
+            let detail = format!("run {} started while {} was alive", line.run, other.run);
+            report.add(Kind::Overlapped, &line.job, Some(slot), detail);
+        }
+        if ended.contains(&process(line)) {
+            others.push(line);
         }
     }
 }
@@ -398,6 +426,36 @@ mod tests {
             });
         }
         assert_eq!(kinds(&expectation(), &manual), [Kind::StartedTwice]);
+    }
+
+    #[test]
+    fn runs_that_overlap_are_found_where_they_must_not() {
+        let mut seen = evidence();
+        let line = |second: usize, start| Line { start, ..seen.lines[second - 1].clone() };
+        // The seventh ends in time, the eighth when the ninth has started, the tenth is killed.
+        let lines = [
+            line(7, true),
+            line(7, false),
+            line(8, true),
+            line(9, true),
+            line(8, false),
+            line(9, false),
+            line(10, true),
+            line(11, true),
+            line(11, false),
+        ];
+        seen.lines.splice(6..11, lines);
+        let mut expected = expectation();
+        assert_eq!(kinds(&expected, &seen), []);
+        expected.lives.get_mut("j").unwrap().0[0].overlaps = false;
+        let report = check(&expected, &seen);
+        assert_eq!(report.count(Kind::Overlapped), 1, "{report}");
+        assert_eq!(report.violations[0].slot, Some(slot(9)));
+        // One that was killed is known to have been alive at its start.
+        seen.lines.swap(12, 13);
+        assert_eq!(check(&expected, &seen).count(Kind::Overlapped), 2);
+        seen.lines.swap(13, 14);
+        assert_eq!(check(&expected, &seen).count(Kind::Overlapped), 1);
     }
 
     #[test]

@@ -78,6 +78,12 @@ impl Life {
         self.current(slot.instant())
     }
 
+    /// Whether the run of this slot certainly must not start while another one is alive.
+    #[must_use]
+    pub fn forbids_overlap(&self, slot: Slot) -> bool {
+        self.at(slot).is_some_and(|era| !era.overlaps) && !self.changes_about(slot)
+    }
+
     /// Whether the job was changed about this slot: what it owed then is skipped.
     #[must_use]
     pub fn changes_about(&self, slot: Slot) -> bool {

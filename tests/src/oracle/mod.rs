@@ -1,6 +1,7 @@
 //! The outside oracle: what really ran, held against what should have run and what Carillon says.
 //!
-//! It shares no code with what it judges: commands write down their own starts in a file that
+//! It shares no code with what it judges, but for ids, slots and outcomes as texts, and the hash by
+//! which [`tables_agree`] tells which jobs a worker knows: commands write down their own starts in a file that
 //! Carillon knows nothing of ([`witness`]), slots are counted second by second ([`expected`]),
 //! MongoDB is read as any other tool would. [`check`] is a pure function of what was found.
 

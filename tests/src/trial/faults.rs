@@ -30,7 +30,7 @@ pub enum CutOff {
 }
 
 impl Trial {
-    /// Kills a worker with SIGKILL. What it started goes on.
+    /// Kills a worker with SIGKILL. Its guard ends what it started.
     ///
     /// # Errors
     ///

@@ -1,11 +1,18 @@
 //! A store that goes away comes back, and nothing that was decided is lost.
 
-use carillon_core::records::Records;
-use carillon_core::run::Outcome;
-use system_tests::fleet::Fleet;
-use system_tests::stack::Stack;
+use std::net::Ipv4Addr;
 
-use crate::support::{eventually, put, record};
+use carillon_core::etcd::Etcd;
+use carillon_core::keys::Keys;
+use carillon_core::records::Records;
+use carillon_core::replica::Feed;
+use carillon_core::run::Outcome;
+use system_tests::fleet::{Fleet, WorkerOptions};
+use system_tests::proxy::{Mode, Proxy};
+use system_tests::stack::Stack;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, Scene, eventually, put, record};
 
 const TICK: &str = r#"{"name":"tick","command":"echo tick","cronExpr":"* * * * * *"}"#;
 
@@ -51,6 +58,57 @@ async fn a_watch_goes_on_after_compaction() {
     let now = chrono::Utc::now();
     record(&records, "new", |r| r.start_time > now + chrono::TimeDelta::seconds(2)).await;
     assert_eq!(stack.etcdctl(&["get", &cursor]).unwrap(), before, "a deleted job goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_does_not_go_on_in_another_cluster() {
+    let (one, other) = (Stack::start().await.unwrap(), Stack::start().await.unwrap());
+    let answer = one.etcd().await.unwrap().get("x", None).await.unwrap();
+    let cluster_of_one = answer.header().unwrap().cluster_id();
+    let endpoints = [one.etcd_url(), other.etcd_url()];
+    let etcd = Etcd::connect(&endpoints, Keys::new("/cron").unwrap()).await.unwrap();
+    let mut feed = etcd.feed();
+    let mut listed = async || loop {
+        let fed = timeout(PATIENCE, feed.recv()).await.unwrap().unwrap();
+        if let Feed::Snapshot { cluster, .. } = fed {
+            break cluster;
+        }
+    };
+    let first = listed().await;
+    let (mut first_of, next) =
+        if first == cluster_of_one { (one, other) } else { (other, one) };
+    // Ahead of what was read, so that a watch from there is nothing strange.
+    for _ in 0..20 {
+        next.etcdctl(&["put", "x", ""]).unwrap();
+    }
+    first_of.stop_etcd().await.unwrap();
+    assert_ne!(listed().await, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_its_worker_is_cut_off_is_a_late_result() {
+    let mut scene = Scene::shared(1).await;
+    let proxy = Proxy::start(Ipv4Addr::LOCALHOST, scene.stack.etcd_ports()[0]).await.unwrap();
+    let far = WorkerOptions {
+        etcd: Some(format!("http://{}", proxy.address())),
+        arguments: ["--label", "place=far"].map(str::to_owned).to_vec(),
+        ..WorkerOptions::default()
+    };
+    scene.fleet.add_with("far", &far).await.unwrap();
+    scene.put(
+        "long",
+        r#"{"name":"long","command":"sleep 3","cronExpr":"0 0 1 1 *","onLeaseLoss":"continue",
+        "selector":{"place":"far"},"startDeadlineSecs":2,"timeoutSecs":5,"killGraceSecs":1}"#,
+    );
+    scene.carillon_ok(&["run", "long"]);
+    let run = scene.started("long").await.id;
+    // It is asked for its end again and again, and nobody knows what became of that.
+    proxy.set(Mode::Drop);
+    scene.record("long", |r| r.id == run && r.outcome == Outcome::Lost).await;
+    proxy.set(Mode::Pass);
+    let told = scene.record("long", |r| r.late_result.is_some()).await;
+    assert_eq!((told.id, told.outcome), (run, Outcome::Lost));
+    assert!(told.late_result.unwrap().starts_with("succeeded"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

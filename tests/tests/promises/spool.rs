@@ -172,7 +172,7 @@ async fn assert_outlived(scene: &Scene, runs: BTreeSet<RunId>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_while_etcd_was_away_is_told_in_the_next_life() {
+async fn what_ended_while_etcd_was_away_is_told_in_a_later_life() {
     let mut stack = Stack::start().await.unwrap();
     let folder = stack.folder().join("fleet");
     let options = Options { folder: Some(folder.clone()), ..Options::default() };
@@ -192,6 +192,14 @@ async fn what_ended_while_etcd_was_away_is_told_in_the_next_life() {
     })
     .await;
     fleet.kill9("w1").unwrap();
+    // The next life cannot tell it either, and leaves all the same.
+    fleet.launch("w1").unwrap();
+    eventually("the next life to try", || async {
+        let log = fs::read_to_string(fleet.log("w1")).ok()?;
+        log.contains("telling etcd how it ended").then_some(())
+    })
+    .await;
+    assert!(fleet.stop("w1").await.unwrap().success());
     stack.start_etcd().await.unwrap();
     fleet.add("w1").await.unwrap();
     let scene = Scene::of(stack.into(), fleet).await;

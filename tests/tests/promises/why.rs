@@ -164,7 +164,7 @@ fn begun(file: &std::path::Path) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restore_of_etcd_workers_stand_by_until_it_is_recovered() {
     let mut stack = Stack::start().await.unwrap();
-    let fleet = Fleet::start(&stack, 2).await.unwrap();
+    let mut fleet = Fleet::start(&stack, 2).await.unwrap();
     let prefix = fleet.prefix().to_owned();
     let records = Records::connect(&stack.mongo_uri(), &prefix).await.unwrap();
     let file = stack.folder().join("begun");
@@ -189,13 +189,21 @@ async fn after_a_restore_of_etcd_workers_stand_by_until_it_is_recovered() {
 
     let run = |arguments: &[&str]| carillon(&stack, &prefix).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let standing_by = || async {
+    let standing_by = |all: usize, says: &'static str| async move {
         let output = run(&["workers"]);
         let why = text(output.stderr);
-        let both = text(output.stdout).matches("standing by").count() == 2;
-        (both && why.contains("it was restored; run `carillon recover`")).then_some(why)
+        let do_all = text(output.stdout).matches("standing by").count() == all;
+        (do_all && why.contains(says)).then_some(why)
     };
-    eventually("both workers to stand by", standing_by).await;
+    let found = "it was restored; run `carillon recover`";
+    eventually("both workers to stand by", || standing_by(2, found)).await;
+    // One that remembers nothing believes those that do, and not itself.
+    fleet.add("w3").await.unwrap();
+    let heard = "w1 says that etcd was restored; run `carillon recover`";
+    eventually("the third to stand by", || standing_by(3, heard)).await;
+    let key = format!("{prefix}/workers/w3");
+    let third = json(&stack.etcdctl(&["get", "--print-value-only", &key]).unwrap());
+    assert_eq!(third["restored"], Value::Null, "{third}");
     let before = begun(&file);
     let told = text(run(&["why", "tick"]).stdout);
     assert!(told.contains("it stands by: etcd is at revision"), "{told}");
@@ -206,6 +214,7 @@ async fn after_a_restore_of_etcd_workers_stand_by_until_it_is_recovered() {
     assert!(out.contains("slots up to there are recorded") && out.contains("go on"), "{out}");
     let recovered = Utc::now();
     record(&records, "tick", after(recovered)).await;
+    eventually("nobody to stand by", || standing_by(0, "")).await;
     // Again, at once: nothing is undone.
     let again = run(&["recover", "--yes"]);
     assert!(again.status.success(), "{}", text(again.stderr));

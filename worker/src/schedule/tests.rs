@@ -102,9 +102,12 @@ fn a_job_that_was_paused_or_deleted_waits_for_nothing() {
             schedule.take(&changes(vec![put("cursor/j0000", &cursor, 9)]), now);
         }
     }
-    // Only the cursor of the deleted one is still to go.
-    let collected = schedule.agenda.pop_due(now + KEPT_OF_JOB);
-    assert_eq!(collected, Some((now + KEPT_OF_JOB, Due::Cursor(name("j0001"), None))));
+    // Only the cursor of the deleted one is still to go, however the clock is set.
+    let (by, due) = (TimeDelta::days(2), now + KEPT_OF_JOB);
+    schedule.clock_set(by, now + by);
+    look_at_due(&mut schedule, now + by);
+    let collected = schedule.agenda.pop_due(due + by);
+    assert_eq!(collected, Some((due + by, Due::Cursor(name("j0001"), None))));
     assert_eq!(schedule.peek(), None);
 }
 

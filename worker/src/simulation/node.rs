@@ -11,13 +11,14 @@ use carillon_core::id::{JobName, RunId, WorkerId};
 use carillon_core::job::JobEntry;
 use carillon_core::replica::{Feed, Versioned};
 use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, TriggerRequest};
-use carillon_core::steps::{Answer, Refusal, Step, Write};
+use carillon_core::steps::{Answer, Step, Write};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::mutation::Mutation;
 use super::random::Random;
 use super::world::{Cargo, Cause, Flight, GRAIN, Process, World};
 use crate::decider::{Act, Decider, Me, Told};
+use crate::ending::{Finish, Next, after, must_not_start};
 use crate::lease::TTL_SECS;
 
 const TTL: TimeDelta = TimeDelta::seconds(TTL_SECS);
@@ -602,16 +603,10 @@ impl World {
         let live = run.live.clone();
         let certain = node.standing.lease == live.value.lease && node.standing.may_act(self.now);
         let unleased = self.conditions.mutation == Some(Mutation::SpawnUnleased);
-        let reason = if self.now >= run.start_by {
-            Some("its start deadline passed after it was claimed")
-        } else if certain || unleased {
-            None
-        } else {
-            Some("the worker was no longer sure of its lease")
-        };
-        if let Some(reason) = reason {
+        let past = self.now >= run.start_by;
+        if let Some((outcome, reason)) = must_not_start(past, certain || unleased) {
             self.tell(|w| format!("w{index} does not start {}: {reason}", w.name(live.run)));
-            return self.conclude(index, place, Outcome::Missed, None, reason);
+            return self.conclude(index, place, outcome, None, reason);
         }
         let (job, ordered, life) = (run.entry.job().unwrap().clone(), run.ordered, node.life);
         if run.entry.mod_revision != live.value.job_revision {
@@ -664,17 +659,22 @@ impl World {
             return false;
         };
         let told = process.dies.filter(|(dies, _)| *dies < process.ends).map(|(_, cause)| cause);
-        let lease = process.live.value.lease;
+        let (standing, value) = (self.nodes[index].standing, &process.live.value);
+        let leased = standing.lease == value.lease && standing.may_act(self.now);
         let (outcome, killed_by, err) = match told {
             None => (process.outcome, None, "as it ended"),
             Some(Cause::TimeOut) => (Outcome::TimedOut, None, "timed out"),
             Some(Cause::Kill) => (Outcome::Killed, Some("somebody".to_owned()), "killed"),
             Some(Cause::Guard) => (Outcome::Failed, None, "ended by a signal"),
-            Some(Cause::Abandon) if self.nodes[index].standing.lease != lease => {
-                (Outcome::Lost, None, "abandoned")
-            }
             Some(Cause::Abandon) => (Outcome::Killed, None, "abandoned"),
         };
+        let finish = Finish {
+            outcome,
+            asked_for: killed_by.is_some(),
+            signalled: matches!(told, Some(Cause::Guard)),
+            continues: value.continues_secs.is_some(),
+        };
+        let outcome = finish.outcome(leased);
         self.conclude(index, place, outcome, killed_by, err);
         true
     }
@@ -753,23 +753,21 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(Supervised { stage, .. }) = node.runs.get_mut(place) else { return };
         let Stage::Ending { record, again, asked_before, next } = stage else { return };
-        match answer {
-            Ok(Answer::Done(mod_revision)) => {
+        match after(&answer, record.outcome, again.is_some(), *asked_before) {
+            Next::Done(mod_revision) => {
                 let value = (**record).clone();
                 let done = Box::new(Versioned { value, mod_revision });
                 node.reports.push_back((place.0.clone(), done));
                 node.over.push_back((place.1, Some(mod_revision)));
                 node.runs.remove(place);
             }
-            Ok(Answer::Refused(Refusal::KillAsked)) if again.is_some() => {
-                (*again, *next) = (None, Some(now));
-            }
-            Ok(Answer::Refused(_)) => {
+            Next::WithoutFollowUp => (*again, *next) = (None, Some(now)),
+            Next::TooLate | Next::Over => {
                 node.over.push_back((place.1, None));
                 node.runs.remove(place);
             }
-            Err(e) => {
-                *asked_before |= e.is_ambiguous();
+            Next::Again => {
+                *asked_before |= answer.is_err_and(|e| e.is_ambiguous());
                 *next = Some(now + TimeDelta::milliseconds(300));
             }
         }
