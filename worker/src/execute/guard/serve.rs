@@ -345,7 +345,10 @@ impl Doom {
         self.quiet = None;
         if now < self.kill_at {
             for process in left {
-                if self.asked.insert((process.pid, process.started)) {
+                if process.is_starter {
+                    // Nothing of the job runs in it yet, so there is no grace to be given.
+                    process.signal(Signal::KILL);
+                } else if self.asked.insert((process.pid, process.started)) {
                     process.signal(Signal::TERM);
                 }
             }
