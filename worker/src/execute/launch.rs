@@ -36,12 +36,15 @@ pub(crate) struct Launch {
 /// What a keeper says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// It is about to be started.
+    Kept {
+        /// The process id of the keeper.
+        keeper: i32,
+    },
     /// The shell runs.
     Started {
         /// Its process id.
         shell: i32,
-        /// That of its keeper.
-        keeper: i32,
     },
     /// It does not, and why, in the words of a [`StartError`].
     Failed(String),

@@ -39,23 +39,41 @@ const FRESH: Duration = Duration::from_secs(1);
 const CLEARING_WAITS: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_millis(500));
 
-/// The orders of a run, until whoever gives them is gone.
-pub(super) struct Orders(pub(super) Option<mpsc::Receiver<Order>>);
+/// The orders of a run.
+pub(super) struct Orders {
+    /// Until whoever gives them is gone.
+    from: Option<mpsc::Receiver<Order>>,
+    /// One that has come and was not taken.
+    first: Option<Order>,
+}
 
 impl Orders {
+    pub(super) fn new(from: mpsc::Receiver<Order>) -> Self {
+        Self { from: Some(from), first: None }
+    }
+
     /// An order that has come already.
     pub(super) fn already(&mut self) -> Option<Order> {
-        self.0.as_mut()?.try_recv().ok()
+        self.first.take().or_else(|| self.from.as_mut()?.try_recv().ok())
+    }
+
+    /// Waits for an order, and does not take it; for ever once there can be none.
+    pub(super) async fn coming(&mut self) -> &Order {
+        let order = self.next().await;
+        self.first.insert(order)
     }
 
     /// The next order; waits for ever once there can be none.
     async fn next(&mut self) -> Order {
-        if let Some(orders) = &mut self.0
+        if let Some(order) = self.already() {
+            return order;
+        }
+        if let Some(orders) = &mut self.from
             && let Some(order) = orders.recv().await
         {
             return order;
         }
-        self.0 = None;
+        self.from = None;
         std::future::pending().await
     }
 }

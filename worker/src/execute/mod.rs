@@ -24,6 +24,7 @@ use carillon_core::job::{Job, OnLeaseLoss, Overflow};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
+use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -193,6 +194,10 @@ const STARTS: usize = 8;
 /// How long a start waits for a place: far less than a lease is certain for after it was checked.
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a start may still take that is to be ended: one that succeeds meanwhile is ended as every
+/// run is, with its grace.
+const HANGS: Duration = Duration::from_secs(1);
+
 /// How often, and how many times in a row, nothing of an abandoned run must be seen: a process that
 /// is just being started has no marker until it executes its program.
 const QUIET: (Duration, usize) = (Duration::from_millis(50), 3);
@@ -236,19 +241,18 @@ impl Executor {
     /// stopped by its pipe before. If the future is dropped,
     /// the whole process group is killed.
     ///
-    /// Only a few processes are started at once; a start waits for its place 500 ms at most.
+    /// Only a few processes are started at once; a start waits for its place 500 ms at most. One that
+    /// hangs is given up a second after an order or the time-out.
     pub(crate) async fn run(
         &self,
         spec: Spec,
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> Finished {
-        let mut orders = Orders(Some(orders));
+        let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
-            let cause = Cause::from_order(&order);
-            let err = format!("{} before it started", cause.words());
-            return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
+            return Finished::before_start(&Cause::from_order(&order), asked);
         }
         let run = spec.run;
         if let Some(ledger) = &self.ledger {
@@ -300,20 +304,25 @@ impl Executor {
         // One that hangs, in a directory of a dead server, must not keep all others waiting.
         let place = timeout(START_PATIENCE, self.starts.acquire()).await;
         let terms = (spec.grace, spec.keep_on_lease_loss);
-        let started = Tree::start(&self.guard, spec.run, terms, &launch).await;
+        let started = select! {
+            biased;
+            started = Tree::start(&self.guard, spec.run, terms, &launch) => Ok(started),
+            cause = given_up(&mut orders, spec.timeout) => Err(cause),
+        };
         drop(place);
         let (tree, pipes) = match started {
-            Ok(started) => started,
-            Err(e) => {
-                let outcome = match e {
-                    // It may have been started in the very moment.
-                    StartError::Gone => {
-                        self.sweep(spec.run).await;
-                        Outcome::Lost
-                    }
-                    _ => Outcome::Failed,
-                };
-                return Finished::without_process(outcome, e.to_string(), asked, None);
+            Ok(Ok(started)) => started,
+            // It may have been started in the very moment.
+            Ok(Err(e @ StartError::Gone)) => {
+                self.sweep(spec.run).await;
+                return Finished::without_process(Outcome::Lost, e.to_string(), asked, None);
+            }
+            Ok(Err(e)) => {
+                return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
+            }
+            Err(cause) => {
+                self.sweep(spec.run).await;
+                return Finished::before_start(&cause, asked);
             }
         };
         let bounds = Bounds {
@@ -330,7 +339,25 @@ impl Executor {
     }
 }
 
+/// Waits for an order or the time-out, and then a little longer, and returns why a start that still
+/// hangs is given up.
+async fn given_up(orders: &mut Orders, limit: Option<Duration>) -> Cause {
+    let ordered = async { Cause::from_order(orders.coming().await) };
+    let cause = match limit {
+        Some(limit) => timeout(limit, ordered).await.unwrap_or(Cause::TimeOut(limit)),
+        None => ordered.await,
+    };
+    sleep(HANGS).await;
+    cause
+}
+
 impl Finished {
+    /// Of a run that was ended while nothing of it ran yet.
+    fn before_start(cause: &Cause, asked: DateTime<Utc>) -> Self {
+        let err = format!("{} before it started", cause.words());
+        Self::without_process(cause.outcome(), err, asked, cause.killed_by())
+    }
+
     fn without_process(
         outcome: Outcome,
         err: String,

@@ -56,7 +56,9 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Has the launch's shell started as the leader of a new session, and connects its output.
-    /// `grace` and `keep_on_lease_loss` are for the guard.
+    /// `grace` and `keep_on_lease_loss` are for the guard. May take any time: name services and
+    /// network file systems do. If the future is dropped, nothing is started any more, or it is to
+    /// be ended below the keeper that the guard was told of.
     ///
     /// # Errors
     /// Says what the operator has to mend.
@@ -77,13 +79,15 @@ impl Tree {
         let files = [out, err, theirs.into()];
         guard.keeper(run, grace, keep_on_lease_loss, files).await.map_err(fail)?;
         let mut talk = BufReader::new(talk);
-        // Name services and network file systems may take their time.
-        let (shell, keeper) = match ask(&mut talk, launch).await {
-            Ok(Reply::Started { shell, keeper }) => (shell, keeper),
-            Ok(Reply::Failed(why)) => return Err(StartError::Said(why)),
-            Ok(Reply::Ended { .. }) | Err(_) => return Err(StartError::Gone),
+        let keeper = match ask(&mut talk, launch).await {
+            Ok(Reply::Kept { keeper }) => keeper,
+            other => return Err(unstarted(other)),
         };
         guard.kept_by(run, keeper);
+        let shell = match hear(&mut talk).await {
+            Ok(Reply::Started { shell }) => shell,
+            other => return Err(unstarted(other)),
+        };
         let group = Pid::from_raw(shell);
         let exit = match watch(shell) {
             Ok(exit) => exit,
@@ -153,7 +157,7 @@ impl Tree {
                 cpu: Duration::from_micros(cpu_micros),
                 max_rss_bytes,
             }),
-            Reply::Started { .. } | Reply::Failed(_) => Err(io::ErrorKind::InvalidData.into()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
@@ -178,6 +182,14 @@ async fn ask(talk: &mut BufReader<UnixStream>, launch: &Launch) -> io::Result<Re
     // A guard that refuses does not read.
     talk.get_mut().write_all(&line).await.ok();
     hear(talk).await
+}
+
+/// Why there is no shell, by what came in place of the word that there is.
+fn unstarted(said: io::Result<Reply>) -> StartError {
+    match said {
+        Ok(Reply::Failed(why)) => StartError::Said(why),
+        _ => StartError::Gone,
+    }
 }
 
 async fn hear(talk: &mut BufReader<UnixStream>) -> io::Result<Reply> {

@@ -60,14 +60,14 @@ pub(super) fn keep(files: Files) -> io::Result<()> {
         return Ok(());
     }
     let launch: Launch = serde_json::from_str(&line)?;
+    tell(&mut talk, &Reply::Kept { keeper: Pid::this().as_raw() })?;
     let shell = match shell::start(&launch, files.out, files.err, &talk) {
         Ok(shell) => shell,
         Err(e) => return tell(&mut talk, &Reply::Failed(e.to_string())),
     };
     fs::write("/proc/self/comm", KEEPER).ok();
     drop((launch, line));
-    let keeper = Pid::this().as_raw();
-    if tell(&mut talk, &Reply::Started { shell: shell.as_raw(), keeper }).is_err() {
+    if tell(&mut talk, &Reply::Started { shell: shell.as_raw() }).is_err() {
         // The worker has gone in this very moment.
         return outlast();
     }

@@ -123,7 +123,7 @@ impl Guard {
         }
     }
 
-    /// The run is started, and kept by this process. Never waits.
+    /// The run is about to be started, and kept by this process. Never waits.
     pub(crate) fn kept_by(&self, run: RunId, keeper: i32) {
         // The guard has forked it off and knows; a later one is told with everything else.
         self.known.send_if_modified(|known| {
