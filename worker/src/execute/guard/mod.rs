@@ -125,12 +125,10 @@ impl Guard {
 
     /// The run is about to be started, and kept by this process. Never waits.
     pub(crate) fn kept_by(&self, run: RunId, keeper: i32) {
-        // The guard has forked it off and knows; a later one is told with everything else.
-        self.known.send_if_modified(|known| {
+        self.known.send_modify(|known| {
             if let Some(terms) = known.runs.get_mut(&run) {
                 terms.keeper = Some(keeper);
             }
-            false
         });
     }
 
@@ -155,13 +153,25 @@ impl Guard {
     }
 }
 
-impl Known {
-    /// The lines that tell who knows `self` of `new`, which `self` then is. The lease comes first:
-    /// a new run is under the new one.
-    fn catch_up(&mut self, new: &Self) -> String {
-        let lease = new.lease.filter(|_| new.lease != self.lease).map(Line::Lease);
-        let gone = self.runs.keys().filter(|run| !new.runs.contains_key(run));
-        let come = new.runs.iter().filter(|(run, _)| !self.runs.contains_key(run));
+/// What one guard knows.
+#[derive(Debug, Default)]
+struct Told {
+    /// The runs, and whether it knows the keeper.
+    runs: BTreeMap<RunId, bool>,
+    lease: Option<Duration>,
+}
+
+impl Told {
+    /// The lines that tell what is new in `known`. The lease comes first: a new run is under the new
+    /// one.
+    fn catch_up(&mut self, known: &Known) -> String {
+        let lease = known.lease.filter(|_| known.lease != self.lease).map(Line::Lease);
+        let gone = self.runs.keys().filter(|run| !known.runs.contains_key(run));
+        let is_new = |run: &RunId, terms: &Terms| match self.runs.get(run) {
+            Some(knows_keeper) => !knows_keeper && terms.keeper.is_some(),
+            None => true,
+        };
+        let come = known.runs.iter().filter(|(run, terms)| is_new(run, terms));
         let lines: Vec<Line> = lease
             .into_iter()
             .chain(gone.map(|&run| Line::End(run)))
@@ -171,13 +181,18 @@ impl Known {
         for line in lines {
             text.push_str(&format!("{line}\n"));
             match line {
-                Line::Run(run, terms) => drop(self.runs.insert(run, terms)),
+                Line::Run(run, terms) => drop(self.runs.insert(run, terms.keeper.is_some())),
                 Line::End(run) => drop(self.runs.remove(&run)),
                 Line::Lease(until) => self.lease = Some(until),
                 Line::Start(_) => {}
             }
         }
         text
+    }
+
+    /// It is asked to start the run: it knows the keeper that it forks off.
+    fn started(&mut self, run: RunId) {
+        self.runs.entry(run).and_modify(|knows_keeper| *knows_keeper = true);
     }
 }
 
@@ -211,14 +226,17 @@ async fn one(
 ) -> Result<(), String> {
     let started = begin(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
     let (mut guard, mut channel) = started;
-    let mut knows = Known::default();
-    let mut start = None;
+    let mut told = Told::default();
+    let mut start: Option<Start> = None;
     loop {
-        let text = knows.catch_up(&known.borrow_and_update());
+        let text = told.catch_up(&known.borrow_and_update());
         let telling = async {
             channel.write_all(text.as_bytes()).await?;
             match start.take() {
-                Some(start) => hand_over(&channel, start).await,
+                Some(start) => {
+                    told.started(start.run);
+                    hand_over(&channel, start).await
+                }
                 None => Ok(()),
             }
         };

@@ -227,7 +227,8 @@ impl Wards {
     fn accept(&mut self, line: Line) {
         match line {
             Line::Run(run, terms) => {
-                self.runs.entry(run).or_insert(Ward { terms, doom: None });
+                let ward = self.runs.entry(run).or_insert(Ward { terms, doom: None });
+                ward.terms.keeper = terms.keeper.or(ward.terms.keeper);
             }
             Line::End(run) => drop(self.runs.remove(&run)),
             Line::Lease(until) => self.lease = Some(until),

@@ -24,12 +24,28 @@ fn who_knows_something_is_told_the_difference() {
         lease: lease.map(Duration::from_secs),
     };
     let (a, b) = (RunId::FIRST, RunId::LAST);
-    let mut knows = Known::default();
-    let mut told = |new: &Known| knows.catch_up(new);
+    let mut guard = Told::default();
+    let mut told = |known: &Known| guard.catch_up(known);
     assert_eq!(told(&known(&[], None)), "");
     assert_eq!(told(&known(&[a], Some(9))), format!("lease 9000\nrun {a} 1000 kill\n"));
     assert_eq!(told(&known(&[a], Some(9))), "");
     assert_eq!(told(&known(&[b], Some(9))), format!("end {a}\nrun {b} 1000 kill\n"));
+}
+
+#[test]
+fn a_guard_learns_of_the_keeper_that_an_earlier_one_has_forked_off() {
+    let terms = Terms { grace: Duration::ZERO, keep: false, keeper: None };
+    let mut known = Known::default();
+    let (ours, earlier) = (RunId::FIRST, RunId::LAST);
+    known.runs = [ours, earlier].map(|run| (run, terms)).into();
+    let mut guard = Told::default();
+    guard.catch_up(&known);
+    guard.started(ours);
+    for (run, keeper) in [(ours, 5), (earlier, 6)] {
+        known.runs.insert(run, Terms { keeper: Some(keeper), ..terms });
+    }
+    assert_eq!(guard.catch_up(&known), format!("run {earlier} 0 kill 6\n"));
+    assert_eq!(guard.catch_up(&known), "");
 }
 
 /// The guards that this process has started.
