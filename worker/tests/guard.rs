@@ -307,7 +307,7 @@ fn a_start_that_hangs_until_its_keeper_is_gone_starts_nothing() {
     let hanging = Hanging::start(&mut guard);
     kill(Pid::from_raw(hanging.keeper), Signal::SIGKILL).unwrap();
     until("its keeper is gone", || {
-        stat(hanging.keeper).first().is_none_or(|s| s == "" || s == "Z")
+        stat(hanging.keeper).first().is_none_or(|state| matches!(state.as_str(), "" | "Z"))
     });
     hanging.goes_on_to_nothing();
 }

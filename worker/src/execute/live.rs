@@ -8,7 +8,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_core::id::RunId;
 use carillon_core::run::Outcome;
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
@@ -23,7 +22,7 @@ use super::cgroup::Cgroups;
 use super::marker::{self, Process};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
-use super::{Event, Finished, Order, Progress};
+use super::{Event, Finished, Order, Progress, Spec};
 use crate::clock;
 
 /// How long the output is still read after the shell has ended while something holds it open.
@@ -141,28 +140,13 @@ enum Phase {
     Draining(Instant),
 }
 
-/// The bounds of a run, as in [`super::Spec`].
-pub(super) struct Bounds {
-    pub(super) timeout: Option<Duration>,
-    pub(super) grace: Duration,
-    pub(super) output_limit: u64,
-    /// Whether the run waits for whoever is slow to take its output.
-    pub(super) blocks: bool,
-    /// The limit of processor time, in seconds, to tell what ended a process.
-    pub(super) cpu_secs: Option<u64>,
-}
-
 /// A started run.
 pub(super) struct Live {
-    run: RunId,
+    spec: Spec,
     tree: Tree,
     pipes: Pipes,
     output: Output,
-    grace: Duration,
-    timeout: Option<Duration>,
     timeout_at: Option<Instant>,
-    blocks: bool,
-    cpu_secs: Option<u64>,
     phase: Phase,
     /// Its keeper was killed.
     unkept: bool,
@@ -188,25 +172,15 @@ pub(super) struct Live {
 
 impl Live {
     /// A run whose shell has just been started.
-    pub(super) fn new(
-        run: RunId,
-        tree: Tree,
-        pipes: Pipes,
-        bounds: &Bounds,
-        census: Census,
-    ) -> Self {
+    pub(super) fn new(spec: Spec, tree: Tree, pipes: Pipes, census: Census) -> Self {
         let now = Instant::now();
         let started = clock::now();
         let pid = tree.id().unsigned_abs();
         Self {
-            run,
             pipes,
-            output: Output::new(bounds.output_limit),
-            grace: bounds.grace,
-            timeout: bounds.timeout,
-            timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
-            blocks: bounds.blocks,
-            cpu_secs: bounds.cpu_secs,
+            output: Output::new(spec.output_limit),
+            timeout_at: spec.timeout.and_then(|limit| now.checked_add(limit)),
+            spec,
             phase: Phase::Running,
             unkept: false,
             ending: None,
@@ -275,7 +249,7 @@ impl Live {
     /// One that is being ended, or has ended, is not stopped any more, nor one that nobody follows.
     fn may_read(&self, heard: bool) -> bool {
         let free = self.ending.is_some() || self.phase != Phase::Running || !heard;
-        free || !self.blocks || self.output.has_room()
+        free || !self.spec.blocks || self.output.has_room()
     }
 
     fn on_exit(&mut self) {
@@ -290,8 +264,8 @@ impl Live {
 
     fn on_order(&mut self, order: &Order) {
         let grace = match order {
-            Order::Kill { grace, .. } => grace.unwrap_or(self.grace),
-            Order::Abandon { .. } => self.grace,
+            Order::Kill { grace, .. } => grace.unwrap_or(self.spec.grace),
+            Order::Abandon { .. } => self.spec.grace,
         };
         if self.ending.is_none() && matches!(order, Order::Kill { .. }) {
             self.notices.push_back(Event::Received);
@@ -324,7 +298,7 @@ impl Live {
             ending.killed_after = Some(now - ending.since);
             self.tree.signal(Signal::SIGKILL);
             if let Some(cgroups) = &self.cgroups {
-                cgroups.kill(self.run);
+                cgroups.kill(self.spec.run);
             }
             self.notices.push_back(Event::Killed);
             self.wait = CLEARING_WAITS.0;
@@ -362,10 +336,10 @@ impl Live {
         }
         if self.phase == Phase::Running
             && self.ending.is_none()
-            && let (Some(at), Some(limit)) = (self.timeout_at, self.timeout)
+            && let (Some(at), Some(limit)) = (self.timeout_at, self.spec.timeout)
             && now >= at
         {
-            self.end(Cause::TimeOut(limit), self.grace);
+            self.end(Cause::TimeOut(limit), self.spec.grace);
         }
         self.kill_if_due(now);
         if now >= self.look_at && self.look.is_none() {
@@ -416,8 +390,8 @@ impl Live {
         let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
         let last = killed || alive.is_empty();
         let keeper = Some(self.tree.keeper());
-        let inside = self.cgroups.as_ref().map(|c| c.processes(self.run)).unwrap_or_default();
-        let ours = marker::of_run(processes, self.run, keeper, &inside, &mut self.groups);
+        let inside = self.cgroups.as_ref().map(|c| c.processes(self.spec.run)).unwrap_or_default();
+        let ours = marker::of_run(processes, self.spec.run, keeper, &inside, &mut self.groups);
         let strayed: Vec<&Process> =
             ours.into_iter().filter(|p| p.group != self.tree.id()).collect();
         let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
@@ -426,7 +400,7 @@ impl Live {
             // A scan can miss a process that is born behind its back; the signal cannot.
             self.tree.signal(Signal::SIGKILL);
             if let Some(cgroups) = &self.cgroups {
-                cgroups.kill(self.run);
+                cgroups.kill(self.spec.run);
             }
             for process in strayed {
                 process.signal(ToOne::KILL);
@@ -441,7 +415,7 @@ impl Live {
         self.look_at = Instant::now() + self.wait;
         let wait = (self.wait * 2).min(CLEARING_WAITS.1);
         if last && wait == CLEARING_WAITS.1 && self.wait < wait {
-            tracing::warn!(run = %self.run, pids = ?left, "SIGKILL has no effect yet; waiting");
+            tracing::warn!(run = %self.spec.run, pids = ?left, "SIGKILL has no effect yet; waiting");
         }
         self.wait = wait;
     }
@@ -478,7 +452,7 @@ impl Live {
         let took = self.ending.as_ref().map(|ending| gone.saturating_duration_since(ending.since));
         let (outcome, mut err) = match (&self.ending, status) {
             (Some(ending), _) => (ending.cause.outcome(), ending.words(took.unwrap_or_default())),
-            (None, Some(status)) => by_itself(status, self.cpu_secs),
+            (None, Some(status)) => by_itself(status, self.spec.launch.limits.cpu_secs),
             (None, None) => (Cause::Unkept.outcome(), Cause::Unkept.words()),
         };
         if !self.survivors.is_empty() {
@@ -486,10 +460,10 @@ impl Live {
             let left = left.join(", ");
             err.push_str("; still running, the worker may not signal it: process ");
             err.push_str(&left);
-            tracing::warn!(run = %self.run, pids = left, "not permitted to kill processes of the run");
+            tracing::warn!(run = %self.spec.run, pids = left, "not permitted to kill processes of the run");
         }
         let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
-        let used = self.cgroups.as_ref().and_then(|c| c.used(self.run)).unwrap_or_default();
+        let used = self.cgroups.as_ref().and_then(|c| c.used(self.spec.run)).unwrap_or_default();
         let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.or(rss));
         Finished {
             outcome,

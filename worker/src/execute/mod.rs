@@ -28,12 +28,13 @@ use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use capture::Pipes;
 pub(crate) use capture::marker as dropped_mark;
 use cgroup::Cgroups;
 use earlier::Ledger;
 use guard::Guard;
 use launch::{Launch, StartError};
-use live::{Bounds, Cause, Live, Orders};
+use live::{Cause, Live, Orders};
 use process::Tree;
 use usage::Census;
 
@@ -191,7 +192,8 @@ pub(crate) struct Finished {
 /// Processes that are being started at once. Hundreds of them would keep everything else, the
 /// claims of the next second too, from the processor.
 const STARTS: usize = 8;
-/// How long a start waits for a place: far less than a lease is certain for after it was checked.
+/// How long a start waits for a place. With this and the wait for the guard it may come later than the
+/// lease was certain for when it was checked: the guard refuses it then.
 const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a start may still take that is to be ended: one that succeeds meanwhile is ended as every
@@ -249,6 +251,9 @@ impl Executor {
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> Finished {
+        // Whoever asks has just made sure of the lease that stands now. A newer one says nothing: the
+        // run may have been settled as lost in between.
+        let before = self.guard.lease();
         let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
@@ -258,7 +263,7 @@ impl Executor {
         if let Some(ledger) = &self.ledger {
             ledger.begin(run).await;
         }
-        let finished = self.launch(spec, orders, events, asked).await;
+        let finished = self.launch(spec, orders, events, before, asked).await;
         // Not where this future is dropped: then there may still be what to end.
         self.forget(run).await;
         finished
@@ -297,45 +302,50 @@ impl Executor {
         spec: Spec,
         mut orders: Orders,
         events: mpsc::Sender<Event>,
+        before: Option<Duration>,
         asked: DateTime<Utc>,
     ) -> Finished {
         let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run));
-        let launch = Launch { cgroup, ..spec.launch };
-        // One that hangs, in a directory of a dead server, must not keep all others waiting.
-        let place = timeout(START_PATIENCE, self.starts.acquire()).await;
-        let terms = (spec.grace, spec.keep_on_lease_loss);
-        let started = select! {
-            biased;
-            started = Tree::start(&self.guard, spec.run, terms, &launch) => Ok(started),
-            cause = given_up(&mut orders, spec.timeout) => Err(cause),
+        let spec = Spec { launch: Launch { cgroup, ..spec.launch }, ..spec };
+        let (tree, pipes) = match self.start(&spec, &mut orders, before, asked).await {
+            Ok(started) => started,
+            Err(finished) => return finished,
         };
-        drop(place);
-        let (tree, pipes) = match started {
-            Ok(Ok(started)) => started,
-            // It may have been started in the very moment.
-            Ok(Err(e @ StartError::Gone)) => {
-                self.sweep(spec.run).await;
-                return Finished::without_process(Outcome::Lost, e.to_string(), asked, None);
-            }
-            Ok(Err(e)) => {
-                return Finished::without_process(Outcome::Failed, e.to_string(), asked, None);
-            }
-            Err(cause) => {
-                self.sweep(spec.run).await;
-                return Finished::before_start(&cause, asked);
-            }
-        };
-        let bounds = Bounds {
-            timeout: spec.timeout,
-            grace: spec.grace,
-            output_limit: spec.output_limit,
-            blocks: spec.blocks,
-            cpu_secs: launch.limits.cpu_secs,
-        };
-        Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
-            .in_cgroup(self.cgroups.clone().filter(|_| launch.cgroup.is_some()))
+        let cgroups = self.cgroups.clone().filter(|_| spec.launch.cgroup.is_some());
+        Live::new(spec, tree, pipes, self.census.clone())
+            .in_cgroup(cgroups)
             .follow(&mut orders, &events)
             .await
+    }
+
+    /// Has its shell started; an error is what became of a run that has none.
+    async fn start(
+        &self,
+        spec: &Spec,
+        orders: &mut Orders,
+        before: Option<Duration>,
+        asked: DateTime<Utc>,
+    ) -> Result<(Tree, Pipes), Finished> {
+        // One that hangs, in a directory of a dead server, must not keep all others waiting.
+        let _place = timeout(START_PATIENCE, self.starts.acquire()).await;
+        let started = select! {
+            biased;
+            started = Tree::start(&self.guard, spec, before) => started,
+            cause = given_up(orders, spec.timeout) => {
+                self.sweep(spec.run).await;
+                return Err(Finished::before_start(&cause, asked));
+            }
+        };
+        match started {
+            Ok(started) => Ok(started),
+            Err(e) => {
+                if matches!(e, StartError::Gone) {
+                    // It may have been started in the very moment.
+                    self.sweep(spec.run).await;
+                }
+                Err(Finished::without_process(e.outcome(), e.to_string(), asked, None))
+            }
+        }
     }
 }
 

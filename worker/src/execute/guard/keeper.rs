@@ -38,8 +38,8 @@ pub(super) struct Files {
 
 impl Files {
     /// Tells the worker that it is not started.
-    pub(super) fn refuse(self, why: &str) {
-        tell(&mut UnixStream::from(self.talk), &Reply::Failed(why.to_owned())).ok();
+    pub(super) fn refuse(self, why: &Reply) {
+        tell(&mut UnixStream::from(self.talk), why).ok();
     }
 }
 

@@ -34,6 +34,8 @@ use tracing::error;
 
 use line::{Line, Terms};
 
+use crate::execute::Spec;
+
 pub(crate) use serve::serve;
 
 mod fork;
@@ -44,8 +46,7 @@ pub(crate) mod shell;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How long a start waits for a guard that is being started again, which takes a moment; far less
-/// than a lease is certain for after it was checked.
+/// How long a start waits for a guard that is being started again, which takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Starts that wait for the guard: as many as may be under way at once, and then some.
 const STARTS_BOUND: usize = 64;
@@ -76,6 +77,7 @@ struct Known {
 #[derive(Debug)]
 struct Start {
     run: RunId,
+    before: Option<Duration>,
     files: [OwnedFd; 3],
     told: oneshot::Sender<()>,
 }
@@ -95,26 +97,26 @@ impl Guard {
 
     /// Has a keeper forked off for the run; `files` are where its standard output goes, where its
     /// standard error goes, and the keeper's socket. From then on the guard ends the run when the
-    /// worker dies, and unless `keep_on_lease_loss` when the lease runs out. `grace` is between
-    /// SIGTERM and SIGKILL.
+    /// worker dies, and unless it is to be kept when the lease runs out. A guard that comes to it
+    /// when `before` has passed, since boot, refuses.
     ///
     /// # Errors
     /// No guard could be told within two seconds. Should one be told later, the keeper finds its
     /// socket closed.
     pub(crate) async fn keeper(
         &self,
-        run: RunId,
-        grace: Duration,
-        keep_on_lease_loss: bool,
+        spec: &Spec,
+        before: Option<Duration>,
         files: [OwnedFd; 3],
     ) -> io::Result<()> {
-        let terms = Terms { grace, keep: keep_on_lease_loss, keeper: None };
+        let run = spec.run;
+        let terms = Terms { grace: spec.grace, keep: spec.keep_on_lease_loss, keeper: None };
         self.known.send_modify(|known| {
             known.runs.insert(run, terms);
         });
         let (told, was_told) = oneshot::channel();
         let asking = async {
-            let asked = self.starts.send(Start { run, files, told }).await;
+            let asked = self.starts.send(Start { run, before, files, told }).await;
             asked.is_ok() && was_told.await.is_ok()
         };
         match timeout(PATIENCE, asking).await {
@@ -151,6 +153,11 @@ impl Guard {
     pub(crate) fn lease_until(&self, since_boot: Duration) {
         self.known.send_modify(|known| known.lease = Some(since_boot));
     }
+
+    /// The deadline of [`Guard::lease_until`] as it stands now.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.known.borrow().lease
+    }
 }
 
 /// What one guard knows.
@@ -184,7 +191,7 @@ impl Told {
                 Line::Run(run, terms) => drop(self.runs.insert(run, terms.keeper.is_some())),
                 Line::End(run) => drop(self.runs.remove(&run)),
                 Line::Lease(until) => self.lease = Some(until),
-                Line::Start(_) => {}
+                Line::Start(..) => {}
             }
         }
         text
@@ -268,7 +275,7 @@ async fn one(
 
 /// Sends the line that starts a run, with its files.
 async fn hand_over(channel: &UnixStream, start: Start) -> io::Result<()> {
-    let line = format!("{}\n", Line::Start(start.run));
+    let line = format!("{}\n", Line::Start(start.run, start.before));
     let files = start.files.each_ref().map(AsFd::as_fd);
     channel
         .async_io(Interest::WRITABLE, || {

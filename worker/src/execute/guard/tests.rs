@@ -78,6 +78,10 @@ async fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     timeout(Duration::from_secs(10), asking).await.unwrap()
 }
 
+fn spec(run: RunId, grace: Duration) -> Spec {
+    Spec { grace, ..Spec::new(run, &carillon_core::job::Job::default(), Vec::new()) }
+}
+
 /// Files for a keeper, and our end of its socket; where the output goes is none of these tests'.
 fn files() -> ([OwnedFd; 3], std::os::unix::net::UnixStream) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -91,7 +95,7 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     let guard = guard();
     let run = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(run, Duration::from_millis(100), false, to_keep).await.unwrap();
+    guard.keeper(&spec(run, Duration::from_millis(100)), None, to_keep).await.unwrap();
     let mut process = std::process::Command::new("/bin/sleep")
         .arg("600")
         .env("CARILLON_RUN", run.to_string())
@@ -104,7 +108,7 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     until(|| guards().into_iter().find(|&pid| pid != first)).await;
     let other = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(other, Duration::ZERO, false, to_keep).await.unwrap();
+    guard.keeper(&spec(other, Duration::ZERO), None, to_keep).await.unwrap();
     guard.ended(other);
     assert_eq!(process.try_wait().unwrap(), None, "no guard ended it by going");
 

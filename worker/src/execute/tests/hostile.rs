@@ -5,7 +5,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroups;
-use super::super::launch::Launch;
 use super::super::process::Tree;
 use super::super::usage;
 use super::*;
@@ -141,15 +140,34 @@ async fn nothing_is_left_of_a_start_that_hangs_half_way() {
     let folder = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(&folder.path().join("cgroup.procs"), Mode::S_IRWXU).unwrap();
     let executor = executor();
-    let Spec { run, launch, .. } = spec("sleep 600");
-    let launch = Launch { cgroup: Some(folder.path().into()), ..launch };
-    let starting = Tree::start(&executor.guard, run, (Duration::ZERO, false), &launch);
+    let mut spec = spec("sleep 600");
+    spec.launch.cgroup = Some(folder.path().into());
+    let run = spec.run;
+    let starting = Tree::start(&executor.guard, &spec, None);
     timeout(Duration::from_millis(500), starting).await.unwrap_err();
     let keeper = executor.guard.keeper_of(run).unwrap();
     let all = marker::scan();
     let child = all.iter().find(|process| process.parent == keeper).unwrap().pid;
     executor.sweep(run).await;
     assert!(!is_running(keeper) && !is_running(child));
+}
+
+#[tokio::test]
+async fn a_start_that_comes_to_the_guard_after_the_lease_is_refused_whatever_lease_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = folder.path().join("ran");
+    let executor = executor();
+    let until = crate::clock::since_boot() + Duration::from_millis(200);
+    executor.guard.lease_until(until);
+    let kept = Spec { keep_on_lease_loss: true, ..spec(&format!("touch {}", ran.display())) };
+    let (mut run, guard) = hanging(&executor, kept).await;
+    tokio::time::sleep(until.saturating_sub(crate::clock::since_boot())).await;
+    executor.guard.lease_until(until + Duration::from_secs(60));
+    kill(guard, Signal::SIGCONT).unwrap();
+    let done = run.end().await;
+    assert_eq!(done.outcome, Outcome::Lost);
+    assert_eq!(done.err, "the worker's lease had run out before it started");
+    assert!(!ran.exists());
 }
 
 #[tokio::test]
