@@ -33,8 +33,9 @@ pub(crate) use capture::marker as dropped_mark;
 use cgroup::Cgroups;
 use earlier::Ledger;
 use guard::Guard;
+use ladder::Cause;
 use launch::{Launch, StartError};
-use live::{Cause, Live, Orders};
+use live::{Live, Orders};
 use process::Tree;
 use usage::Census;
 
@@ -45,6 +46,7 @@ mod capture;
 pub(crate) mod cgroup;
 mod earlier;
 pub(crate) mod guard;
+mod ladder;
 mod launch;
 mod live;
 mod marker;
