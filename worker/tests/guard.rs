@@ -6,9 +6,10 @@
     reason = "a scenario that meets something unexpected has failed"
 )]
 
-use std::fs;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::fs::{self, File};
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 use carillon_core::id::RunId;
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, mkfifo};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 /// Long enough on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +42,22 @@ impl Guard {
 
     fn tell(&mut self, line: &str) {
         writeln!(self.channel.as_ref().unwrap(), "{line}").unwrap();
+    }
+
+    /// Has a run started, and returns the worker's end of its keeper's socket.
+    fn start_run(&mut self, run: RunId, launch: &serde_json::Value) -> UnixStream {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let null = || OwnedFd::from(File::create("/dev/null").unwrap());
+        let files = [null(), null(), theirs.into()];
+        let files = files.each_ref().map(AsFd::as_fd);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        assert!(along.push(SendAncillaryMessage::ScmRights(&files)));
+        let line = format!("start {run}\n");
+        let channel = self.channel.as_ref().unwrap();
+        sendmsg(channel, &[IoSlice::new(line.as_bytes())], &mut along, SendFlags::empty()).unwrap();
+        writeln!(ours, "{launch}").unwrap();
+        ours
     }
 
     /// As if the worker had died.
@@ -202,4 +220,94 @@ fn what_an_ended_run_left_in_the_background_is_left_alone() {
     guard.close();
     guard.ends();
     assert_eq!(run.alive().len(), 2);
+}
+
+/// A run whose start hangs half-way, in its first own step: to join its control group, for which a
+/// pipe stands that nobody reads.
+struct Hanging {
+    folder: tempfile::TempDir,
+    keeper: i32,
+    child: i32,
+    talk: Option<UnixStream>,
+}
+
+impl Hanging {
+    fn start(guard: &mut Guard) -> Self {
+        let run = RunId::new(chrono::Utc::now());
+        let folder = tempfile::tempdir().unwrap();
+        mkfifo(&folder.path().join("cgroup.procs"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        guard.tell(&format!("run {run} 60000 kill"));
+        let launch = serde_json::json!({
+            "command": format!("touch {}", folder.path().join("ran").display()),
+            "shell": "/bin/sh",
+            "env": {},
+            "vars": [["CARILLON_RUN", run.to_string()]],
+            "limits": {},
+            "cgroup": folder.path(),
+        });
+        let talk = Some(guard.start_run(run, &launch));
+        let below = |parent: u32| {
+            processes(|pid| stat(pid).get(1) == Some(&parent.to_string())).first().copied()
+        };
+        let (mut keeper, mut child) = (0, 0);
+        until("its start hangs", || {
+            keeper = below(guard.child.id()).unwrap_or_default();
+            child = below(keeper.unsigned_abs()).filter(|_| keeper > 0).unwrap_or_default();
+            child > 0
+        });
+        Self { folder, keeper, child, talk }
+    }
+
+    fn is_gone(&self) -> bool {
+        processes(|pid| [self.keeper, self.child].contains(&pid)).is_empty()
+    }
+
+    /// Lets it go on, and asserts that it leaves without a trace.
+    fn goes_on_to_nothing(&self) {
+        let _reader = File::open(self.folder.path().join("cgroup.procs")).unwrap();
+        until("it has left", || self.is_gone());
+        assert!(!self.folder.path().join("ran").exists(), "the command was executed");
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        for pid in [self.keeper, self.child] {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+    }
+}
+
+#[test]
+fn a_start_that_hangs_ends_with_the_lease_and_with_the_worker() {
+    let mut guard = Guard::start();
+    let first = Hanging::start(&mut guard);
+    guard.tell(&format!("lease {}", since_boot()));
+    until("the first is gone", || first.is_gone());
+    guard.tell(&format!("lease {}", since_boot() + 60_000));
+    let second = Hanging::start(&mut guard);
+    guard.close();
+    guard.ends();
+    until("the second is gone", || second.is_gone());
+}
+
+#[test]
+fn a_start_that_hangs_until_worker_and_guard_are_gone_starts_nothing() {
+    let mut guard = Guard::start();
+    let mut hanging = Hanging::start(&mut guard);
+    guard.child.kill().unwrap();
+    guard.child.wait().unwrap();
+    hanging.talk = None;
+    hanging.goes_on_to_nothing();
+}
+
+#[test]
+fn a_start_that_hangs_until_its_keeper_is_gone_starts_nothing() {
+    let mut guard = Guard::start();
+    let hanging = Hanging::start(&mut guard);
+    kill(Pid::from_raw(hanging.keeper), Signal::SIGKILL).unwrap();
+    until("its keeper is gone", || {
+        stat(hanging.keeper).first().is_none_or(|state| matches!(state.as_str(), "" | "Z"))
+    });
+    hanging.goes_on_to_nothing();
 }

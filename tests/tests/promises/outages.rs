@@ -75,8 +75,7 @@ async fn a_watch_does_not_go_on_in_another_cluster() {
         }
     };
     let first = listed().await;
-    let (mut first_of, next) =
-        if first == cluster_of_one { (one, other) } else { (other, one) };
+    let (mut first_of, next) = if first == cluster_of_one { (one, other) } else { (other, one) };
     // Ahead of what was read, so that a watch from there is nothing strange.
     for _ in 0..20 {
         next.etcdctl(&["put", "x", ""]).unwrap();

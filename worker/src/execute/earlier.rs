@@ -3,6 +3,8 @@
 //! A worker keeps an empty file for each live run in its state folder. When it starts, it ends what
 //! carries the marker of such a run. So nothing is touched that belongs to another worker or another
 //! fleet, nor what a run that had ended by itself has left in the background.
+//! A start that still hangs carries no marker yet; it comes to nothing by itself, for its worker is
+//! gone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use carillon_core::job::Limits;
+use carillon_core::run::Outcome;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -36,15 +37,20 @@ pub(crate) struct Launch {
 /// What a keeper says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// It is about to be started.
+    Kept {
+        /// The process id of the keeper.
+        keeper: i32,
+    },
     /// The shell runs.
     Started {
         /// Its process id.
         shell: i32,
-        /// That of its keeper.
-        keeper: i32,
     },
     /// It does not, and why, in the words of a [`StartError`].
     Failed(String),
+    /// It does not, because the worker's lease had run out.
+    TooLate,
     /// The shell was reaped.
     Ended {
         /// As wait(2) has it.
@@ -98,10 +104,23 @@ pub(crate) enum StartError {
     /// What a keeper said.
     #[error("{0}")]
     Said(String),
+    /// The guard was asked when it had to take the run for lost.
+    #[error("the worker's lease had run out before it started")]
+    TooLate,
     /// Whoever was to start it was killed, so nobody knows whether it was started.
     #[error("what was to start it was killed")]
     Gone,
     /// Everything else, such as a machine without free process ids.
     #[error("cannot start {0}: {1}")]
     Other(String, std::io::Error),
+}
+
+impl StartError {
+    /// What becomes of the run.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Gone | Self::TooLate => Outcome::Lost,
+            _ => Outcome::Failed,
+        }
+    }
 }

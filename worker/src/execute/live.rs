@@ -1,6 +1,7 @@
 //! The loop of one run: between the start of its shell and the last word about it.
 //!
-//! It follows the process tree, obeys orders and the time-out, and never waits for a receiver.
+//! It follows the process tree, does what the [ladder](super::ladder) says of orders and the time-out,
+//! and never waits for a receiver.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +9,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_core::id::RunId;
 use carillon_core::run::Outcome;
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
@@ -20,135 +20,64 @@ use tokio::time::{Instant, sleep_until};
 
 use super::capture::{Output, Pipes};
 use super::cgroup::Cgroups;
+use super::ladder::{Cause, Ladder, PROGRESS_EVERY, Phase, Step};
 use super::marker::{self, Process};
 use super::process::{self, Tree};
 use super::usage::{Census, Group, Groups};
-use super::{Event, Finished, Order, Progress};
+use super::{Event, Finished, Order, Progress, Spec};
 use crate::clock;
-
-/// How long the output is still read after the shell has ended while something holds it open.
-const DRAIN: Duration = Duration::from_millis(200);
-
-/// How often a live run's figures are looked at, and reported if they changed.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// The age up to which somebody else's look at `/proc` is as good as a new one, for figures.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The first and the longest wait between two looks for processes that are being ended.
-const CLEARING_WAITS: (Duration, Duration) =
-    (Duration::from_millis(10), Duration::from_millis(500));
-
-/// The orders of a run, until whoever gives them is gone.
-pub(super) struct Orders(pub(super) Option<mpsc::Receiver<Order>>);
+/// The orders of a run.
+pub(super) struct Orders {
+    /// Until whoever gives them is gone.
+    from: Option<mpsc::Receiver<Order>>,
+    /// One that has come and was not taken.
+    first: Option<Order>,
+}
 
 impl Orders {
+    pub(super) fn new(from: mpsc::Receiver<Order>) -> Self {
+        Self { from: Some(from), first: None }
+    }
+
     /// An order that has come already.
     pub(super) fn already(&mut self) -> Option<Order> {
-        self.0.as_mut()?.try_recv().ok()
+        self.first.take().or_else(|| self.from.as_mut()?.try_recv().ok())
+    }
+
+    /// Waits for an order, and does not take it; for ever once there can be none.
+    pub(super) async fn coming(&mut self) -> &Order {
+        let order = self.next().await;
+        self.first.insert(order)
     }
 
     /// The next order; waits for ever once there can be none.
     async fn next(&mut self) -> Order {
-        if let Some(orders) = &mut self.0
+        if let Some(order) = self.already() {
+            return order;
+        }
+        if let Some(orders) = &mut self.from
             && let Some(order) = orders.recv().await
         {
             return order;
         }
-        self.0 = None;
+        self.from = None;
         std::future::pending().await
     }
 }
 
-/// Why a run is ended before it ends by itself.
-#[derive(Debug, Clone)]
-pub(super) enum Cause {
-    TimeOut(Duration),
-    Kill(String),
-    Abandon(String),
-    /// Its keeper was killed, so nobody will know how the shell ended.
-    Unkept,
-}
-
-impl Cause {
-    pub(super) fn from_order(order: &Order) -> Self {
-        match order {
-            Order::Kill { by, .. } => Self::Kill(by.clone()),
-            Order::Abandon { reason } => Self::Abandon(reason.clone()),
-        }
-    }
-
-    pub(super) fn words(&self) -> String {
-        match self {
-            Self::TimeOut(limit) => format!("timed out after {}", words(*limit)),
-            Self::Kill(by) => format!("killed by {by}"),
-            Self::Abandon(reason) => format!("ended because {reason}"),
-            Self::Unkept => "ended because the process that kept it was killed".to_owned(),
-        }
-    }
-
-    pub(super) fn outcome(&self) -> Outcome {
-        match self {
-            Self::TimeOut(_) => Outcome::TimedOut,
-            Self::Kill(_) | Self::Abandon(_) => Outcome::Killed,
-            Self::Unkept => Outcome::Lost,
-        }
-    }
-
-    pub(super) fn killed_by(&self) -> Option<String> {
-        match self {
-            Self::Kill(by) => Some(by.clone()),
-            Self::TimeOut(_) | Self::Abandon(_) | Self::Unkept => None,
-        }
-    }
-}
-
-/// How far the end of a run has come.
-#[derive(Debug)]
-struct Ending {
-    cause: Cause,
-    since: Instant,
-    kill_at: Instant,
-    /// How long after `since` SIGKILL was sent.
-    killed_after: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The shell runs.
-    Running,
-    /// The shell has ended, its group is being ended.
-    Clearing,
-    /// Everything that had to end has ended; the output is read until this instant.
-    Draining(Instant),
-}
-
-/// The bounds of a run, as in [`super::Spec`].
-pub(super) struct Bounds {
-    pub(super) timeout: Option<Duration>,
-    pub(super) grace: Duration,
-    pub(super) output_limit: u64,
-    /// Whether the run waits for whoever is slow to take its output.
-    pub(super) blocks: bool,
-    /// The limit of processor time, in seconds, to tell what ended a process.
-    pub(super) cpu_secs: Option<u64>,
-}
-
 /// A started run.
 pub(super) struct Live {
-    run: RunId,
+    spec: Spec,
     tree: Tree,
     pipes: Pipes,
     output: Output,
-    grace: Duration,
-    timeout: Option<Duration>,
-    timeout_at: Option<Instant>,
-    blocks: bool,
-    cpu_secs: Option<u64>,
-    phase: Phase,
+    ladder: Ladder,
     /// Its keeper was killed.
     unkept: bool,
-    ending: Option<Ending>,
     /// Processes that are left because the worker may not signal them.
     survivors: Vec<i32>,
     /// Groups and sessions that processes of the run were seen to lead.
@@ -158,8 +87,6 @@ pub(super) struct Live {
     census: Census,
     cgroups: Option<Cgroups>,
     look: Option<JoinHandle<Seen>>,
-    look_at: Instant,
-    wait: Duration,
     /// Events that are not output, and not sent yet.
     notices: VecDeque<Event>,
     reported: Progress,
@@ -170,28 +97,15 @@ pub(super) struct Live {
 
 impl Live {
     /// A run whose shell has just been started.
-    pub(super) fn new(
-        run: RunId,
-        tree: Tree,
-        pipes: Pipes,
-        bounds: &Bounds,
-        census: Census,
-    ) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(spec: Spec, tree: Tree, pipes: Pipes, census: Census) -> Self {
         let started = clock::now();
         let pid = tree.id().unsigned_abs();
         Self {
-            run,
             pipes,
-            output: Output::new(bounds.output_limit),
-            grace: bounds.grace,
-            timeout: bounds.timeout,
-            timeout_at: bounds.timeout.and_then(|limit| now.checked_add(limit)),
-            blocks: bounds.blocks,
-            cpu_secs: bounds.cpu_secs,
-            phase: Phase::Running,
+            output: Output::new(spec.output_limit),
+            ladder: Ladder::new(spec.grace, spec.timeout, Instant::now()),
+            spec,
             unkept: false,
-            ending: None,
             survivors: Vec::new(),
             groups: HashSet::from([tree.id()]),
             peak: tree.at_start().clone(),
@@ -199,8 +113,6 @@ impl Live {
             census,
             cgroups: None,
             look: None,
-            look_at: now + PROGRESS_EVERY,
-            wait: CLEARING_WAITS.0,
             notices: VecDeque::from([Event::Started { pid, at: started }]),
             reported: Progress::default(),
             started,
@@ -221,7 +133,8 @@ impl Live {
     ) -> Finished {
         let mut heard = true;
         loop {
-            if let Phase::Draining(until) = self.phase
+            let phase = self.ladder.phase();
+            if let Phase::Draining(until) = phase
                 && (self.pipes.are_closed() || Instant::now() >= until)
             {
                 while let Some(notice) = self.notices.pop_front()
@@ -229,17 +142,21 @@ impl Live {
                 {}
                 return self.finish().await;
             }
-            let draining = matches!(self.phase, Phase::Draining(_));
+            let draining = matches!(phase, Phase::Draining(_));
             // In this order: a run that is over cannot be killed any more, and no amount of output
             // keeps an order or a time-out waiting.
             select! {
                 biased;
-                () = self.tree.exited(), if self.phase == Phase::Running => self.on_exit(),
+                () = self.tree.exited(), if phase == Phase::Running => self.on_exit(),
                 () = self.tree.abandoned(), if !self.unkept => {
                     self.unkept = true;
-                    self.end(Cause::Unkept, Duration::ZERO);
+                    let steps = self.ladder.abandon(Instant::now());
+                    self.climb(steps);
                 }
-                order = orders.next(), if !draining => self.on_order(&order),
+                order = orders.next(), if !draining => {
+                    let steps = self.ladder.order(&order, Instant::now());
+                    self.climb(steps);
+                }
                 () = sleep_until(self.wake_at()) => self.on_time(Instant::now()),
                 seen = look(&mut self.look), if self.look.is_some() => self.on_look(&seen),
                 permit = events.reserve(), if heard && self.has_event() => match permit {
@@ -256,80 +173,54 @@ impl Live {
     /// Whether output is taken now, or left in the pipes, where it stops the run that goes on writing.
     /// One that is being ended, or has ended, is not stopped any more, nor one that nobody follows.
     fn may_read(&self, heard: bool) -> bool {
-        let free = self.ending.is_some() || self.phase != Phase::Running || !heard;
-        free || !self.blocks || self.output.has_room()
+        let free =
+            self.ladder.ending().is_some() || self.ladder.phase() != Phase::Running || !heard;
+        free || !self.spec.blocks || self.output.has_room()
     }
 
     fn on_exit(&mut self) {
-        self.ended = Some((Instant::now(), clock::now()));
-        if self.ending.is_some() {
-            self.phase = Phase::Clearing;
-            self.look_after(Instant::now());
-        } else {
-            self.phase = Phase::Draining(Instant::now() + DRAIN);
-        }
-    }
-
-    fn on_order(&mut self, order: &Order) {
-        let grace = match order {
-            Order::Kill { grace, .. } => grace.unwrap_or(self.grace),
-            Order::Abandon { .. } => self.grace,
-        };
-        if self.ending.is_none() && matches!(order, Order::Kill { .. }) {
-            self.notices.push_back(Event::Received);
-        }
-        self.end(Cause::from_order(order), grace);
-    }
-
-    /// Begins to end the run, or shortens the grace of an end that has begun.
-    fn end(&mut self, cause: Cause, grace: Duration) {
         let now = Instant::now();
-        // So far ahead that it is never: no clock goes that far.
-        let kill_at = now.checked_add(grace).unwrap_or(now + Duration::from_hours(24 * 365));
-        if let Some(ending) = &mut self.ending {
-            ending.kill_at = ending.kill_at.min(kill_at);
-        } else {
-            self.ending = Some(Ending { cause, since: now, kill_at, killed_after: None });
-            if !grace.is_zero() {
-                self.tree.signal(Signal::SIGTERM);
-                self.notices.push_back(Event::Terminated);
-            }
-        }
-        self.kill_if_due(now);
+        self.ended = Some((now, clock::now()));
+        self.ladder.exit(now);
+        self.look_again();
     }
 
-    fn kill_if_due(&mut self, now: Instant) {
-        if let Some(ending) = &mut self.ending
-            && ending.killed_after.is_none()
-            && now >= ending.kill_at
-        {
-            ending.killed_after = Some(now - ending.since);
-            self.tree.signal(Signal::SIGKILL);
-            if let Some(cgroups) = &self.cgroups {
-                cgroups.kill(self.run);
-            }
-            self.notices.push_back(Event::Killed);
-            self.wait = CLEARING_WAITS.0;
-            if self.phase == Phase::Clearing {
-                self.look_after(now);
-            }
+    /// What is left after this is to be seen: a look that has begun before does not count.
+    fn look_again(&mut self) {
+        if self.ladder.phase() == Phase::Clearing {
+            self.look = None;
+        }
+    }
+
+    fn climb(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            let notice = match step {
+                Step::Receive => Event::Received,
+                Step::Terminate => {
+                    self.tree.signal(Signal::SIGTERM);
+                    Event::Terminated
+                }
+                Step::Kill => {
+                    self.kill();
+                    self.look_again();
+                    Event::Killed
+                }
+            };
+            self.notices.push_back(notice);
+        }
+    }
+
+    fn kill(&self) {
+        self.tree.signal(Signal::SIGKILL);
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.kill(self.spec.run);
         }
     }
 
     /// The next instant at which [`Live::on_time`] has something to do.
     fn wake_at(&self) -> Instant {
-        let kill_at = match &self.ending {
-            Some(ending) if ending.killed_after.is_none() => Some(ending.kill_at),
-            _ => None,
-        };
-        let (timeout_at, look_at, kill_at, drained) = match self.phase {
-            Phase::Running => (self.timeout_at, Some(self.look_at), kill_at, None),
-            Phase::Clearing => (None, Some(self.look_at), kill_at, None),
-            Phase::Draining(until) => (None, None, None, Some(until)),
-        };
-        let timeout_at = timeout_at.filter(|_| self.ending.is_none());
-        let look_at = look_at.filter(|_| self.look.is_none());
-        [timeout_at, look_at, kill_at, drained, self.output.due()]
+        let look_at = self.ladder.look_at().filter(|_| self.look.is_none());
+        [self.ladder.wake_at(), look_at, self.output.due()]
             .into_iter()
             .flatten()
             .min()
@@ -339,30 +230,21 @@ impl Live {
 
     fn on_time(&mut self, now: Instant) {
         self.output.flush_due(now);
-        if matches!(self.phase, Phase::Draining(_)) {
-            return;
-        }
-        if self.phase == Phase::Running
-            && self.ending.is_none()
-            && let (Some(at), Some(limit)) = (self.timeout_at, self.timeout)
-            && now >= at
-        {
-            self.end(Cause::TimeOut(limit), self.grace);
-        }
-        self.kill_if_due(now);
-        if now >= self.look_at && self.look.is_none() {
-            let fresh = match self.phase {
-                Phase::Clearing => now,
-                _ => now.checked_sub(FRESH).unwrap_or(now),
-            };
-            self.look_after(fresh);
+        let steps = self.ladder.tick(now);
+        self.climb(steps);
+        if self.look.is_none() && self.ladder.look_at().is_some_and(|at| now >= at) {
+            self.begin_look(now);
         }
     }
 
-    /// Has `/proc` looked at; what was seen before `moment` does not count.
-    fn look_after(&mut self, moment: Instant) {
+    /// Has `/proc` looked at: for what is left now, or for figures that may be somewhat older.
+    fn begin_look(&mut self, now: Instant) {
         let census = self.census.clone();
-        let clearing = self.phase == Phase::Clearing;
+        let clearing = self.ladder.phase() == Phase::Clearing;
+        let moment = match clearing {
+            true => now,
+            false => now.checked_sub(FRESH).unwrap_or(now),
+        };
         self.look = Some(tokio::spawn(async move {
             let groups = census.after(moment).await;
             let processes = match clearing {
@@ -380,9 +262,9 @@ impl Live {
             self.peak.cpu = self.peak.cpu.max(group.cpu);
             self.peak.rss_bytes = self.peak.rss_bytes.max(group.rss_bytes);
         }
-        match self.phase {
+        match self.ladder.phase() {
             Phase::Running => {
-                self.look_at = Instant::now() + PROGRESS_EVERY;
+                self.ladder.looked(Instant::now());
                 self.report();
             }
             Phase::Clearing => {
@@ -395,37 +277,29 @@ impl Live {
     /// Goes on ending the group, of which `alive` is left, and then what has left it and carries
     /// the run's marker among `processes`.
     fn clear(&mut self, alive: &[i32], processes: &[Process]) {
-        let killed = self.ending.as_ref().is_some_and(|e| e.killed_after.is_some());
-        let last = killed || alive.is_empty();
+        let last = alive.is_empty() || self.ladder.has_killed();
         let keeper = Some(self.tree.keeper());
-        let inside = self.cgroups.as_ref().map(|c| c.processes(self.run)).unwrap_or_default();
-        let ours = marker::of_run(processes, self.run, keeper, &inside, &mut self.groups);
+        let inside = self.cgroups.as_ref().map(|c| c.processes(self.spec.run)).unwrap_or_default();
+        let ours = marker::of_run(processes, self.spec.run, keeper, &inside, &mut self.groups);
         let strayed: Vec<&Process> =
             ours.into_iter().filter(|p| p.group != self.tree.id()).collect();
         let left: Vec<i32> = alive.iter().copied().chain(strayed.iter().map(|p| p.pid)).collect();
         let beyond_reach = last && left.iter().all(|&id| !process::may_signal(id));
         if last {
             // A scan can miss a process that is born behind its back; the signal cannot.
-            self.tree.signal(Signal::SIGKILL);
-            if let Some(cgroups) = &self.cgroups {
-                cgroups.kill(self.run);
-            }
+            self.kill();
             for process in strayed {
                 process.signal(ToOne::KILL);
             }
         }
+        let now = Instant::now();
         if left.is_empty() || beyond_reach {
             self.survivors = left;
-            self.ended = Some((Instant::now(), clock::now()));
-            self.phase = Phase::Draining(Instant::now() + DRAIN);
-            return;
+            self.ended = Some((now, clock::now()));
+            self.ladder.clear(now);
+        } else if self.ladder.looked(now) && last {
+            tracing::warn!(run = %self.spec.run, pids = ?left, "SIGKILL has no effect yet; waiting");
         }
-        self.look_at = Instant::now() + self.wait;
-        let wait = (self.wait * 2).min(CLEARING_WAITS.1);
-        if last && wait == CLEARING_WAITS.1 && self.wait < wait {
-            tracing::warn!(run = %self.run, pids = ?left, "SIGKILL has no effect yet; waiting");
-        }
-        self.wait = wait;
     }
 
     fn report(&mut self) {
@@ -457,10 +331,11 @@ impl Live {
         let remains = self.tree.reap().await;
         let status = remains.as_ref().ok().map(|r| r.status);
         let (gone, ended) = self.ended.unwrap_or_else(|| (Instant::now(), now));
-        let took = self.ending.as_ref().map(|ending| gone.saturating_duration_since(ending.since));
-        let (outcome, mut err) = match (&self.ending, status) {
+        let ending = self.ladder.ending();
+        let took = ending.map(|ending| gone.saturating_duration_since(ending.since));
+        let (outcome, mut err) = match (ending, status) {
             (Some(ending), _) => (ending.cause.outcome(), ending.words(took.unwrap_or_default())),
-            (None, Some(status)) => by_itself(status, self.cpu_secs),
+            (None, Some(status)) => by_itself(status, self.spec.launch.limits.cpu_secs),
             (None, None) => (Cause::Unkept.outcome(), Cause::Unkept.words()),
         };
         if !self.survivors.is_empty() {
@@ -468,10 +343,10 @@ impl Live {
             let left = left.join(", ");
             err.push_str("; still running, the worker may not signal it: process ");
             err.push_str(&left);
-            tracing::warn!(run = %self.run, pids = left, "not permitted to kill processes of the run");
+            tracing::warn!(run = %self.spec.run, pids = left, "not permitted to kill processes of the run");
         }
         let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
-        let used = self.cgroups.as_ref().and_then(|c| c.used(self.run)).unwrap_or_default();
+        let used = self.cgroups.as_ref().and_then(|c| c.used(self.spec.run)).unwrap_or_default();
         let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.or(rss));
         Finished {
             outcome,
@@ -486,23 +361,8 @@ impl Live {
             rest: kept.rest,
             output_bytes: kept.bytes,
             truncated: kept.truncated,
-            killed_by: self.ending.and_then(|e| e.cause.killed_by()),
+            killed_by: ending.and_then(|ending| ending.cause.killed_by()),
             ending_took: took,
-        }
-    }
-}
-
-impl Ending {
-    /// `killed by alice (SIGKILL after 10 s, gone after 10.1 s)`: what it took, and until when.
-    fn words(&self, took: Duration) -> String {
-        let what = self.cause.words();
-        let gone = words(took);
-        match self.killed_after {
-            Some(after) if self.kill_at > self.since => {
-                format!("{what} (SIGKILL after {}, gone after {gone})", words(after))
-            }
-            Some(_) => format!("{what} (SIGKILL, gone after {gone})"),
-            None => format!("{what} (SIGTERM, gone after {gone})"),
         }
     }
 }
@@ -549,14 +409,4 @@ async fn look(look: &mut Option<JoinHandle<Seen>>) -> Seen {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// `10 s`, `1.5 s` or `200 ms`: rounded to a tenth of a second, or to a millisecond below one.
-fn words(duration: Duration) -> String {
-    let tenths = (duration.as_millis() + 50) / 100;
-    match (tenths / 10, tenths % 10) {
-        _ if duration < Duration::from_secs(1) => format!("{} ms", duration.as_millis()),
-        (seconds, 0) => format!("{seconds} s"),
-        (seconds, tenth) => format!("{seconds}.{tenth} s"),
-    }
 }

@@ -18,6 +18,8 @@ use super::usage::{self, Stat};
 pub(super) const GUARD: &str = "carillon-guard";
 /// What the keeper of a run is called; no other process of a worker is.
 pub(super) const KEEPER: &str = "carillon-keeper";
+/// What it is called until it has started the shell, and what becomes the shell until it does.
+pub(super) const STARTER: &str = "carillon-start";
 /// What the marker's entry in the environment begins with.
 const MARKER: &[u8] = b"CARILLON_RUN=";
 
@@ -38,6 +40,8 @@ pub(crate) struct Process {
     pub(crate) run: Option<RunId>,
     /// Whether it is called what a keeper is.
     pub(crate) is_keeper: bool,
+    /// Whether it is called what a keeper is that has not started its shell.
+    pub(crate) is_starter: bool,
 }
 
 impl Process {
@@ -56,7 +60,8 @@ impl Process {
             session: stat.session,
             started: stat.started,
             run: run(),
-            is_keeper: stat.is_called(KEEPER),
+            is_keeper: stat.is_called(KEEPER) || stat.is_called(STARTER),
+            is_starter: stat.is_called(STARTER),
         })
     }
 
@@ -81,8 +86,9 @@ pub(crate) fn scan() -> Vec<Process> {
 }
 
 /// Those of `all` that belong to the run: they carry its marker, are in a group or session that is
-/// led by one that does, descend from its `keeper`, or are `inside` its control group. `groups` keeps these groups from scan to
-/// scan, because the leader may end first.
+/// led by one that does, descend from its `keeper`, or are `inside` its control group; and the keeper
+/// itself until it has started the shell, which it may do yet. `groups` keeps these groups from scan
+/// to scan, because the leader may end first.
 pub(crate) fn of_run<'a>(
     all: &'a [Process],
     run: RunId,
@@ -103,6 +109,7 @@ pub(crate) fn of_run<'a>(
             groups.contains(&p.group)
                 || groups.contains(&p.session)
                 || below.contains(&p.pid)
+                || p.is_starter && keeper == Some(p.pid)
                 || inside.contains(&p.pid)
         }
     };
@@ -169,6 +176,10 @@ mod tests {
         assert_eq!(pids(&all, Some(5)), [8, 7, 6], "6 is in its control group");
         assert_eq!(pids(&all, Some(7)), [6], "the keeper's id is another's now");
         assert_eq!(pids(&all, None), [6]);
+        let starter = Process { is_starter: true, ..all[2].clone() };
+        let all = [all[1].clone(), starter];
+        assert_eq!(pids(&all, Some(5)), [7, 5], "what it has not started it may start yet");
+        assert_eq!(pids(&all, Some(9)), [] as [i32; 0], "another run's");
     }
 
     #[test]

@@ -24,15 +24,18 @@ use carillon_core::job::{Job, OnLeaseLoss, Overflow};
 use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
+use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use capture::Pipes;
 pub(crate) use capture::dropped_note;
 use cgroup::Cgroups;
 use earlier::Ledger;
 use guard::Guard;
+use ladder::Cause;
 use launch::{Launch, StartError};
-use live::{Bounds, Cause, Live, Orders};
+use live::{Live, Orders};
 use process::Tree;
 use usage::Census;
 
@@ -43,6 +46,7 @@ mod capture;
 pub(crate) mod cgroup;
 mod earlier;
 pub(crate) mod guard;
+mod ladder;
 mod launch;
 mod live;
 mod marker;
@@ -190,8 +194,13 @@ pub(crate) struct Finished {
 /// Processes that are being started at once. Hundreds of them would keep everything else, the
 /// claims of the next second too, from the processor.
 const STARTS: usize = 8;
-/// How long a start waits for a place: far less than a lease is certain for after it was checked.
+/// How long a start waits for a place. With this and the wait for the guard it may come later than the
+/// lease was certain for when it was checked: the guard refuses it then.
 const START_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a start may still take that is to be ended: one that succeeds meanwhile is ended as every
+/// run is, with its grace.
+const HANGS: Duration = Duration::from_secs(1);
 
 /// How often, and how many times in a row, nothing of an abandoned run must be seen: a process that
 /// is just being started has no marker until it executes its program.
@@ -236,25 +245,27 @@ impl Executor {
     /// stopped by its pipe before. If the future is dropped,
     /// the whole process group is killed.
     ///
-    /// Only a few processes are started at once; a start waits for its place 500 ms at most.
+    /// Only a few processes are started at once; a start waits for its place 500 ms at most. One that
+    /// hangs is given up a second after an order or the time-out.
     pub(crate) async fn run(
         &self,
         spec: Spec,
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> Finished {
-        let mut orders = Orders(Some(orders));
+        // Whoever asks has just made sure of the lease that stands now. A newer one says nothing: the
+        // run may have been settled as lost in between.
+        let before = self.guard.lease();
+        let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
-            let cause = Cause::from_order(&order);
-            let err = format!("{} before it started", cause.words());
-            return Finished::without_process(cause.outcome(), err, asked, cause.killed_by());
+            return Finished::before_start(&Cause::from_order(&order), asked);
         }
         let run = spec.run;
         if let Some(ledger) = &self.ledger {
             ledger.begin(run).await;
         }
-        let finished = self.launch(spec, orders, events, asked).await;
+        let finished = self.launch(spec, orders, events, before, asked).await;
         // Not where this future is dropped: then there may still be what to end.
         self.forget(run).await;
         finished
@@ -293,44 +304,72 @@ impl Executor {
         spec: Spec,
         mut orders: Orders,
         events: mpsc::Sender<Event>,
+        before: Option<Duration>,
         asked: DateTime<Utc>,
     ) -> Finished {
         let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run));
-        let launch = Launch { cgroup, ..spec.launch };
-        // One that hangs, in a directory of a dead server, must not keep all others waiting.
-        let place = timeout(START_PATIENCE, self.starts.acquire()).await;
-        let terms = (spec.grace, spec.keep_on_lease_loss);
-        let started = Tree::start(&self.guard, spec.run, terms, &launch).await;
-        drop(place);
-        let (tree, pipes) = match started {
+        let spec = Spec { launch: Launch { cgroup, ..spec.launch }, ..spec };
+        let (tree, pipes) = match self.start(&spec, &mut orders, before, asked).await {
             Ok(started) => started,
-            Err(e) => {
-                let outcome = match e {
-                    // It may have been started in the very moment.
-                    StartError::Gone => {
-                        self.sweep(spec.run).await;
-                        Outcome::Lost
-                    }
-                    _ => Outcome::Failed,
-                };
-                return Finished::without_process(outcome, e.to_string(), asked, None);
-            }
+            Err(finished) => return finished,
         };
-        let bounds = Bounds {
-            timeout: spec.timeout,
-            grace: spec.grace,
-            output_limit: spec.output_limit,
-            blocks: spec.blocks,
-            cpu_secs: launch.limits.cpu_secs,
-        };
-        Live::new(spec.run, tree, pipes, &bounds, self.census.clone())
-            .in_cgroup(self.cgroups.clone().filter(|_| launch.cgroup.is_some()))
+        let cgroups = self.cgroups.clone().filter(|_| spec.launch.cgroup.is_some());
+        Live::new(spec, tree, pipes, self.census.clone())
+            .in_cgroup(cgroups)
             .follow(&mut orders, &events)
             .await
     }
+
+    /// Has its shell started; an error is what became of a run that has none.
+    async fn start(
+        &self,
+        spec: &Spec,
+        orders: &mut Orders,
+        before: Option<Duration>,
+        asked: DateTime<Utc>,
+    ) -> Result<(Tree, Pipes), Finished> {
+        // One that hangs, in a directory of a dead server, must not keep all others waiting.
+        let _place = timeout(START_PATIENCE, self.starts.acquire()).await;
+        let started = select! {
+            biased;
+            started = Tree::start(&self.guard, spec, before) => started,
+            cause = given_up(orders, spec.timeout) => {
+                self.sweep(spec.run).await;
+                return Err(Finished::before_start(&cause, asked));
+            }
+        };
+        match started {
+            Ok(started) => Ok(started),
+            Err(e) => {
+                if matches!(e, StartError::Gone) {
+                    // It may have been started in the very moment.
+                    self.sweep(spec.run).await;
+                }
+                Err(Finished::without_process(e.outcome(), e.to_string(), asked, None))
+            }
+        }
+    }
+}
+
+/// Waits for an order or the time-out, and then a little longer, and returns why a start that still
+/// hangs is given up.
+async fn given_up(orders: &mut Orders, limit: Option<Duration>) -> Cause {
+    let ordered = async { Cause::from_order(orders.coming().await) };
+    let cause = match limit {
+        Some(limit) => timeout(limit, ordered).await.unwrap_or(Cause::TimeOut(limit)),
+        None => ordered.await,
+    };
+    sleep(HANGS).await;
+    cause
 }
 
 impl Finished {
+    /// Of a run that was ended while nothing of it ran yet.
+    fn before_start(cause: &Cause, asked: DateTime<Utc>) -> Self {
+        let err = format!("{} before it started", cause.words());
+        Self::without_process(cause.outcome(), err, asked, cause.killed_by())
+    }
+
     fn without_process(
         outcome: Outcome,
         err: String,

@@ -11,7 +11,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use carillon_core::id::RunId;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -21,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use super::Spec;
 use super::capture::Pipes;
 use super::guard::Guard;
 use super::launch::{Launch, REAP, Reply, StartError};
@@ -55,18 +55,19 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Has the launch's shell started as the leader of a new session, and connects its output.
-    /// `grace` and `keep_on_lease_loss` are for the guard.
+    /// Has the run's shell started as the leader of a new session, and connects its output; the guard
+    /// refuses when `before` has passed, since boot. May take any time: name services and network
+    /// file systems do. If the future is dropped, nothing is started any more, or it is to be ended
+    /// below the keeper that the guard was told of.
     ///
     /// # Errors
     /// Says what the operator has to mend.
     pub(crate) async fn start(
         guard: &Guard,
-        run: RunId,
-        (grace, keep_on_lease_loss): (Duration, bool),
-        launch: &Launch,
+        spec: &Spec,
+        before: Option<Duration>,
     ) -> Result<(Self, Pipes), StartError> {
-        let fail = |e| StartError::Other(launch.shell.clone(), e);
+        let fail = |e| StartError::Other(spec.launch.shell.clone(), e);
         let (out, stdout) = pipe::pipe().map_err(fail)?;
         let (err, stderr) = pipe::pipe().map_err(fail)?;
         let (talk, theirs) = UnixStream::pair().map_err(fail)?;
@@ -75,15 +76,17 @@ impl Tree {
         let out = out.into_blocking_fd().map_err(fail)?;
         let err = err.into_blocking_fd().map_err(fail)?;
         let files = [out, err, theirs.into()];
-        guard.keeper(run, grace, keep_on_lease_loss, files).await.map_err(fail)?;
+        guard.keeper(spec, before, files).await.map_err(fail)?;
         let mut talk = BufReader::new(talk);
-        // Name services and network file systems may take their time.
-        let (shell, keeper) = match ask(&mut talk, launch).await {
-            Ok(Reply::Started { shell, keeper }) => (shell, keeper),
-            Ok(Reply::Failed(why)) => return Err(StartError::Said(why)),
-            Ok(Reply::Ended { .. }) | Err(_) => return Err(StartError::Gone),
+        let keeper = match ask(&mut talk, &spec.launch).await {
+            Ok(Reply::Kept { keeper }) => keeper,
+            other => return Err(unstarted(other)),
         };
-        guard.kept_by(run, keeper);
+        guard.kept_by(spec.run, keeper);
+        let shell = match hear(&mut talk).await {
+            Ok(Reply::Started { shell }) => shell,
+            other => return Err(unstarted(other)),
+        };
         let group = Pid::from_raw(shell);
         let exit = match watch(shell) {
             Ok(exit) => exit,
@@ -153,7 +156,7 @@ impl Tree {
                 cpu: Duration::from_micros(cpu_micros),
                 max_rss_bytes,
             }),
-            Reply::Started { .. } | Reply::Failed(_) => Err(io::ErrorKind::InvalidData.into()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
@@ -178,6 +181,15 @@ async fn ask(talk: &mut BufReader<UnixStream>, launch: &Launch) -> io::Result<Re
     // A guard that refuses does not read.
     talk.get_mut().write_all(&line).await.ok();
     hear(talk).await
+}
+
+/// Why there is no shell, by what came in place of the word that there is.
+fn unstarted(said: io::Result<Reply>) -> StartError {
+    match said {
+        Ok(Reply::Failed(why)) => StartError::Said(why),
+        Ok(Reply::TooLate) => StartError::TooLate,
+        _ => StartError::Gone,
+    }
 }
 
 async fn hear(talk: &mut BufReader<UnixStream>) -> io::Result<Reply> {

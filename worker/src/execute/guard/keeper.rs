@@ -5,7 +5,8 @@
 //! hangs one run alone. It is a sub-reaper: whatever leaves its parents, its session and its
 //! environment behind stays below it, and so is known to be of this run. It reaps the shell only
 //! when the worker asks for it: until then the shell's id, which is that of its group and session,
-//! is nobody else's. It decides nothing and ends nothing.
+//! is nobody else's. It decides nothing and ends nothing. Until it has started the shell it has a
+//! name of its own: to end the run then is to end the keeper.
 //!
 //! It outlives a guard that is killed. When the worker goes, it stays until nothing of the run is
 //! left.
@@ -26,7 +27,7 @@ use rustix::process::{WaitOptions, wait};
 
 use super::{serve, shell};
 use crate::execute::launch::{Launch, Reply};
-use crate::execute::marker::KEEPER;
+use crate::execute::marker::{KEEPER, STARTER};
 
 /// What belongs to a run when it is handed over: its output, and the socket to the worker.
 pub(super) struct Files {
@@ -37,8 +38,8 @@ pub(super) struct Files {
 
 impl Files {
     /// Tells the worker that it is not started.
-    pub(super) fn refuse(self, why: &str) {
-        tell(&mut UnixStream::from(self.talk), &Reply::Failed(why.to_owned())).ok();
+    pub(super) fn refuse(self, why: &Reply) {
+        tell(&mut UnixStream::from(self.talk), why).ok();
     }
 }
 
@@ -47,7 +48,7 @@ impl Files {
 /// # Errors
 /// The kernel refuses what it never does, or the worker is gone before the start.
 pub(super) fn keep(files: Files) -> io::Result<()> {
-    fs::write("/proc/self/comm", KEEPER).ok();
+    fs::write("/proc/self/comm", STARTER).ok();
     set_child_subreaper(true)?;
     // Standard input is the guard's own channel.
     dup2_stdin(File::open("/dev/null")?)?;
@@ -55,18 +56,21 @@ pub(super) fn keep(files: Files) -> io::Result<()> {
     let mut talk = UnixStream::from(files.talk);
     let mut orders = BufReader::new(talk.try_clone()?);
     let mut line = String::new();
-    // A worker that has given up waiting has closed its end, and nothing is started.
     if orders.read_line(&mut line)? == 0 {
         return Ok(());
     }
     let launch: Launch = serde_json::from_str(&line)?;
-    let shell = match shell::start(&launch, files.out, files.err) {
+    tell(&mut talk, &Reply::Kept { keeper: Pid::this().as_raw() })?;
+    let shell = match shell::start(&launch, files.out, files.err, &talk) {
         Ok(shell) => shell,
         Err(e) => return tell(&mut talk, &Reply::Failed(e.to_string())),
     };
+    fs::write("/proc/self/comm", KEEPER).ok();
     drop((launch, line));
-    let keeper = Pid::this().as_raw();
-    tell(&mut talk, &Reply::Started { shell: shell.as_raw(), keeper })?;
+    if tell(&mut talk, &Reply::Started { shell: shell.as_raw() }).is_err() {
+        // The worker has gone in this very moment.
+        return outlast();
+    }
     loop {
         let mut handles = [
             PollFd::new(&talk, PollFlags::IN),

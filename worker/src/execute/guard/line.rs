@@ -26,9 +26,10 @@ pub(super) enum Line {
     /// `run <run> <grace in ms> <kill|continue> [<keeper>]`: it is about to be started, or was by
     /// an earlier guard.
     Run(RunId, Terms),
-    /// `start <run>`: it is to be started, with the three files that come along: where its standard
-    /// output goes, where its standard error goes, and the socket of its keeper.
-    Start(RunId),
+    /// `start <run> [<ms>]`: it is to be started, unless it is so late since boot, with the three
+    /// files that come along: where its standard output goes, where its standard error goes, and the
+    /// socket of its keeper.
+    Start(RunId, Option<Duration>),
     /// `end <run>`: its shell was reaped. What it left in the background is left alone.
     End(RunId),
     /// `lease <ms>`: until when the lease is certain, since boot.
@@ -43,7 +44,8 @@ impl fmt::Display for Line {
                 write!(f, "run {run} {} {at_loss}", grace.as_millis())?;
                 keeper.map_or(Ok(()), |keeper| write!(f, " {keeper}"))
             }
-            Self::Start(run) => write!(f, "start {run}"),
+            Self::Start(run, None) => write!(f, "start {run}"),
+            Self::Start(run, Some(before)) => write!(f, "start {run} {}", before.as_millis()),
             Self::End(run) => write!(f, "end {run}"),
             Self::Lease(until) => write!(f, "lease {}", until.as_millis()),
         }
@@ -63,7 +65,8 @@ impl FromStr for Line {
                 let keep = at_loss == "continue";
                 Ok(Self::Run(run(id)?, Terms { grace: millis(grace)?, keep, keeper }))
             }
-            ["start", id] => Ok(Self::Start(run(id)?)),
+            ["start", id] => Ok(Self::Start(run(id)?, None)),
+            ["start", id, before] => Ok(Self::Start(run(id)?, Some(millis(before)?))),
             ["end", id] => Ok(Self::End(run(id)?)),
             ["lease", until] => Ok(Self::Lease(millis(until)?)),
             _ => Err(()),
@@ -113,7 +116,8 @@ mod tests {
                 Line::Run(run, terms(u64::MAX, true)),
                 format!("run {run} {} continue {}", u64::MAX, i32::MAX),
             ),
-            (Line::Start(run), format!("start {run}")),
+            (Line::Start(run, None), format!("start {run}")),
+            (Line::Start(run, Some(Duration::from_millis(9))), format!("start {run} 9")),
             (Line::End(run), format!("end {run}")),
             (Line::Lease(Duration::from_millis(1234)), "lease 1234".to_owned()),
         ] {

@@ -34,6 +34,8 @@ use tracing::error;
 
 use line::{Line, Terms};
 
+use crate::execute::Spec;
+
 pub(crate) use serve::serve;
 
 mod fork;
@@ -44,8 +46,7 @@ pub(crate) mod shell;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How long a start waits for a guard that is being started again, which takes a moment; far less
-/// than a lease is certain for after it was checked.
+/// How long a start waits for a guard that is being started again, which takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Starts that wait for the guard: as many as may be under way at once, and then some.
 const STARTS_BOUND: usize = 64;
@@ -76,6 +77,7 @@ struct Known {
 #[derive(Debug)]
 struct Start {
     run: RunId,
+    before: Option<Duration>,
     files: [OwnedFd; 3],
     told: oneshot::Sender<()>,
 }
@@ -95,26 +97,26 @@ impl Guard {
 
     /// Has a keeper forked off for the run; `files` are where its standard output goes, where its
     /// standard error goes, and the keeper's socket. From then on the guard ends the run when the
-    /// worker dies, and unless `keep_on_lease_loss` when the lease runs out. `grace` is between
-    /// SIGTERM and SIGKILL.
+    /// worker dies, and unless it is to be kept when the lease runs out. A guard that comes to it
+    /// when `before` has passed, since boot, refuses.
     ///
     /// # Errors
     /// No guard could be told within two seconds. Should one be told later, the keeper finds its
     /// socket closed.
     pub(crate) async fn keeper(
         &self,
-        run: RunId,
-        grace: Duration,
-        keep_on_lease_loss: bool,
+        spec: &Spec,
+        before: Option<Duration>,
         files: [OwnedFd; 3],
     ) -> io::Result<()> {
-        let terms = Terms { grace, keep: keep_on_lease_loss, keeper: None };
+        let run = spec.run;
+        let terms = Terms { grace: spec.grace, keep: spec.keep_on_lease_loss, keeper: None };
         self.known.send_modify(|known| {
             known.runs.insert(run, terms);
         });
         let (told, was_told) = oneshot::channel();
         let asking = async {
-            let asked = self.starts.send(Start { run, files, told }).await;
+            let asked = self.starts.send(Start { run, before, files, told }).await;
             asked.is_ok() && was_told.await.is_ok()
         };
         match timeout(PATIENCE, asking).await {
@@ -123,14 +125,12 @@ impl Guard {
         }
     }
 
-    /// The run is started, and kept by this process. Never waits.
+    /// The run is about to be started, and kept by this process. Never waits.
     pub(crate) fn kept_by(&self, run: RunId, keeper: i32) {
-        // The guard has forked it off and knows; a later one is told with everything else.
-        self.known.send_if_modified(|known| {
+        self.known.send_modify(|known| {
             if let Some(terms) = known.runs.get_mut(&run) {
                 terms.keeper = Some(keeper);
             }
-            false
         });
     }
 
@@ -153,15 +153,32 @@ impl Guard {
     pub(crate) fn lease_until(&self, since_boot: Duration) {
         self.known.send_modify(|known| known.lease = Some(since_boot));
     }
+
+    /// The deadline of [`Guard::lease_until`] as it stands now.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.known.borrow().lease
+    }
 }
 
-impl Known {
-    /// The lines that tell who knows `self` of `new`, which `self` then is. The lease comes first:
-    /// a new run is under the new one.
-    fn catch_up(&mut self, new: &Self) -> String {
-        let lease = new.lease.filter(|_| new.lease != self.lease).map(Line::Lease);
-        let gone = self.runs.keys().filter(|run| !new.runs.contains_key(run));
-        let come = new.runs.iter().filter(|(run, _)| !self.runs.contains_key(run));
+/// What one guard knows.
+#[derive(Debug, Default)]
+struct Told {
+    /// The runs, and whether it knows the keeper.
+    runs: BTreeMap<RunId, bool>,
+    lease: Option<Duration>,
+}
+
+impl Told {
+    /// The lines that tell what is new in `known`. The lease comes first: a new run is under the new
+    /// one.
+    fn catch_up(&mut self, known: &Known) -> String {
+        let lease = known.lease.filter(|_| known.lease != self.lease).map(Line::Lease);
+        let gone = self.runs.keys().filter(|run| !known.runs.contains_key(run));
+        let is_new = |run: &RunId, terms: &Terms| match self.runs.get(run) {
+            Some(knows_keeper) => !knows_keeper && terms.keeper.is_some(),
+            None => true,
+        };
+        let come = known.runs.iter().filter(|(run, terms)| is_new(run, terms));
         let lines: Vec<Line> = lease
             .into_iter()
             .chain(gone.map(|&run| Line::End(run)))
@@ -171,13 +188,18 @@ impl Known {
         for line in lines {
             text.push_str(&format!("{line}\n"));
             match line {
-                Line::Run(run, terms) => drop(self.runs.insert(run, terms)),
+                Line::Run(run, terms) => drop(self.runs.insert(run, terms.keeper.is_some())),
                 Line::End(run) => drop(self.runs.remove(&run)),
                 Line::Lease(until) => self.lease = Some(until),
-                Line::Start(_) => {}
+                Line::Start(..) => {}
             }
         }
         text
+    }
+
+    /// It is asked to start the run: it knows the keeper that it forks off.
+    fn started(&mut self, run: RunId) {
+        self.runs.entry(run).and_modify(|knows_keeper| *knows_keeper = true);
     }
 }
 
@@ -211,14 +233,17 @@ async fn one(
 ) -> Result<(), String> {
     let started = begin(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
     let (mut guard, mut channel) = started;
-    let mut knows = Known::default();
-    let mut start = None;
+    let mut told = Told::default();
+    let mut start: Option<Start> = None;
     loop {
-        let text = knows.catch_up(&known.borrow_and_update());
+        let text = told.catch_up(&known.borrow_and_update());
         let telling = async {
             channel.write_all(text.as_bytes()).await?;
             match start.take() {
-                Some(start) => hand_over(&channel, start).await,
+                Some(start) => {
+                    told.started(start.run);
+                    hand_over(&channel, start).await
+                }
                 None => Ok(()),
             }
         };
@@ -250,7 +275,7 @@ async fn one(
 
 /// Sends the line that starts a run, with its files.
 async fn hand_over(channel: &UnixStream, start: Start) -> io::Result<()> {
-    let line = format!("{}\n", Line::Start(start.run));
+    let line = format!("{}\n", Line::Start(start.run, start.before));
     let files = start.files.each_ref().map(AsFd::as_fd);
     channel
         .async_io(Interest::WRITABLE, || {

@@ -27,6 +27,7 @@ use super::line::{Line, Lines, Terms};
 use crate::clock::since_boot;
 use crate::execute::account::Account;
 use crate::execute::cgroup::Cgroups;
+use crate::execute::launch::Reply;
 use crate::execute::marker::{self, Process};
 
 /// The first and the longest pause between two looks for processes that are being ended.
@@ -79,10 +80,10 @@ pub(crate) fn serve() -> io::Result<()> {
         };
         for line in lines {
             match line {
-                Ok(Line::Start(run)) => {
+                Ok(Line::Start(run, before)) => {
                     let Some(files) = channel.files() else { continue };
-                    if wards.is_doomed(run) {
-                        files.refuse("the worker's lease had run out");
+                    if wards.is_doomed(run) || before.is_some_and(|before| before <= since_boot()) {
+                        files.refuse(&Reply::TooLate);
                         continue;
                     }
                     match fork() {
@@ -94,7 +95,9 @@ pub(crate) fn serve() -> io::Result<()> {
                             }
                             leave(0);
                         }
-                        Err(e) => files.refuse(&format!("cannot start a process: {e}")),
+                        Err(e) => {
+                            files.refuse(&Reply::Failed(format!("cannot start a process: {e}")));
+                        }
                     }
                 }
                 Ok(line) => wards.accept(line),
@@ -227,11 +230,12 @@ impl Wards {
     fn accept(&mut self, line: Line) {
         match line {
             Line::Run(run, terms) => {
-                self.runs.entry(run).or_insert(Ward { terms, doom: None });
+                let ward = self.runs.entry(run).or_insert(Ward { terms, doom: None });
+                ward.terms.keeper = terms.keeper.or(ward.terms.keeper);
             }
             Line::End(run) => drop(self.runs.remove(&run)),
             Line::Lease(until) => self.lease = Some(until),
-            Line::Start(_) => {}
+            Line::Start(..) => {}
         }
     }
 
@@ -241,7 +245,7 @@ impl Wards {
         }
     }
 
-    /// Whether the run is being ended, or has to be by now.
+    /// Whether the run is being ended.
     fn is_doomed(&self, run: RunId) -> bool {
         self.runs.get(&run).is_some_and(|ward| ward.doom.is_some())
     }
@@ -345,7 +349,10 @@ impl Doom {
         self.quiet = None;
         if now < self.kill_at {
             for process in left {
-                if self.asked.insert((process.pid, process.started)) {
+                if process.is_starter {
+                    // Nothing of the job runs in it yet, so there is no grace to be given.
+                    process.signal(Signal::KILL);
+                } else if self.asked.insert((process.pid, process.started)) {
                     process.signal(Signal::TERM);
                 }
             }

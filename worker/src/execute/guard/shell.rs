@@ -5,15 +5,17 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use carillon_core::job::Limits;
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{
-    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getgrouplist, setgroups,
-    setresgid, setresuid, setsid,
+    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getgrouplist, getppid,
+    setgroups, setresgid, setresuid, setsid,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 
@@ -71,14 +73,22 @@ struct Prepared<'a> {
     null: File,
     out: OwnedFd,
     err: OwnedFd,
+    keeper: Pid,
+    talk: &'a UnixStream,
 }
 
 /// Starts the shell as the leader of a session of its own, with these as its output, and returns
-/// once it runs. What of its directory, user or name service hangs, hangs here.
+/// once it runs. What of its directory, user or name service hangs, hangs here; what has hung until
+/// the worker, at the other end of `talk`, or this process was gone is not started.
 ///
 /// # Errors
 /// Says what the operator has to mend.
-pub(super) fn start(launch: &Launch, out: OwnedFd, err: OwnedFd) -> Result<Pid, StartError> {
+pub(super) fn start(
+    launch: &Launch,
+    out: OwnedFd,
+    err: OwnedFd,
+    talk: &UnixStream,
+) -> Result<Pid, StartError> {
     let fail = |e: io::Error| StartError::Other(launch.shell.clone(), e);
     let account = Account::find(launch.user.as_deref())?;
     let environment = account.environment(&launch.shell, &launch.env, &launch.vars);
@@ -95,6 +105,8 @@ pub(super) fn start(launch: &Launch, out: OwnedFd, err: OwnedFd) -> Result<Pid, 
         null: File::open("/dev/null").map_err(fail)?,
         out,
         err,
+        keeper: Pid::this(),
+        talk,
     };
     let (mut told, mut tell) = io::pipe().map_err(fail)?;
     let Some(shell) = fork().map_err(fail)? else {
@@ -163,7 +175,19 @@ impl Prepared<'_> {
             None => chdir(self.home).or_else(|_| chdir("/")),
         }
         .map_err(at(Step::Directory))?;
+        // The last step but one: everything before may have taken any time.
+        if !self.is_wanted() {
+            return Err((Step::Execute, Errno::ECANCELED));
+        }
         execve(&self.shell, &self.arguments, &self.environment).map_err(at(Step::Execute))
+    }
+
+    /// Whether the keeper is still there, and the worker with its end of the socket: else the run
+    /// may be settled as lost by now, and have another attempt.
+    fn is_wanted(&self) -> bool {
+        let mut worker = [PollFd::new(self.talk, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        getppid() == self.keeper && poll(&mut worker, Some(&at_once)) == Ok(0)
     }
 }
 

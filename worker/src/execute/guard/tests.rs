@@ -24,12 +24,28 @@ fn who_knows_something_is_told_the_difference() {
         lease: lease.map(Duration::from_secs),
     };
     let (a, b) = (RunId::FIRST, RunId::LAST);
-    let mut knows = Known::default();
-    let mut told = |new: &Known| knows.catch_up(new);
+    let mut guard = Told::default();
+    let mut told = |known: &Known| guard.catch_up(known);
     assert_eq!(told(&known(&[], None)), "");
     assert_eq!(told(&known(&[a], Some(9))), format!("lease 9000\nrun {a} 1000 kill\n"));
     assert_eq!(told(&known(&[a], Some(9))), "");
     assert_eq!(told(&known(&[b], Some(9))), format!("end {a}\nrun {b} 1000 kill\n"));
+}
+
+#[test]
+fn a_guard_learns_of_the_keeper_that_an_earlier_one_has_forked_off() {
+    let terms = Terms { grace: Duration::ZERO, keep: false, keeper: None };
+    let mut known = Known::default();
+    let (ours, earlier) = (RunId::FIRST, RunId::LAST);
+    known.runs = [ours, earlier].map(|run| (run, terms)).into();
+    let mut guard = Told::default();
+    guard.catch_up(&known);
+    guard.started(ours);
+    for (run, keeper) in [(ours, 5), (earlier, 6)] {
+        known.runs.insert(run, Terms { keeper: Some(keeper), ..terms });
+    }
+    assert_eq!(guard.catch_up(&known), format!("run {earlier} 0 kill 6\n"));
+    assert_eq!(guard.catch_up(&known), "");
 }
 
 /// The guards that this process has started.
@@ -62,6 +78,10 @@ async fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     timeout(Duration::from_secs(10), asking).await.unwrap()
 }
 
+fn spec(run: RunId, grace: Duration) -> Spec {
+    Spec { grace, ..Spec::new(run, &carillon_core::job::Job::default(), Vec::new()) }
+}
+
 /// Files for a keeper, and our end of its socket; where the output goes is none of these tests'.
 fn files() -> ([OwnedFd; 3], std::os::unix::net::UnixStream) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -75,7 +95,7 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     let guard = guard();
     let run = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(run, Duration::from_millis(100), false, to_keep).await.unwrap();
+    guard.keeper(&spec(run, Duration::from_millis(100)), None, to_keep).await.unwrap();
     let mut process = std::process::Command::new("/bin/sleep")
         .arg("600")
         .env("CARILLON_RUN", run.to_string())
@@ -88,7 +108,7 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     until(|| guards().into_iter().find(|&pid| pid != first)).await;
     let other = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(other, Duration::ZERO, false, to_keep).await.unwrap();
+    guard.keeper(&spec(other, Duration::ZERO), None, to_keep).await.unwrap();
     guard.ended(other);
     assert_eq!(process.try_wait().unwrap(), None, "no guard ended it by going");
 

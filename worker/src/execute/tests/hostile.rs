@@ -1,9 +1,11 @@
 //! Runs that try to get away, and what is done to them from outside.
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroups;
+use super::super::process::Tree;
 use super::super::usage;
 use super::*;
 
@@ -102,6 +104,81 @@ async fn a_run_survives_its_guard_and_the_next_has_another() {
     assert_eq!(next.output, "next\n", "{}", next.err);
     fs::write(go, "").unwrap();
     assert_eq!(run.end().await.outcome, Outcome::Succeeded);
+}
+
+/// A run by this executor whose start hangs, until the guard, whose id is returned, may go on.
+async fn hanging(executor: &Executor, spec: Spec) -> (Followed, Pid) {
+    let mut first = Followed::start_by(executor, super::spec("echo $PPID; sleep 600"));
+    let keeper = number(&mut first).await;
+    let guard = Pid::from_raw(usage::read(&keeper.to_string()).unwrap().parent);
+    kill(guard, Signal::SIGSTOP).unwrap();
+    first.kill("alice", Some(Duration::ZERO)).await;
+    first.end().await;
+    (Followed::start_by(executor, spec), guard)
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_can_be_killed_and_starts_nothing_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = folder.path().join("ran");
+    let executor = executor();
+    let spec = spec(&format!("touch {}", ran.display()));
+    let (mut run, guard) = hanging(&executor, spec).await;
+    run.kill("alice", None).await;
+    let done = timeout(Duration::from_secs(10), run.end()).await.unwrap();
+    assert_eq!((done.outcome, done.killed_by.as_deref()), (Outcome::Killed, Some("alice")));
+    assert_eq!(done.err, "killed by alice before it started");
+    kill(guard, Signal::SIGCONT).unwrap();
+    let done = Followed::start_by(&executor, super::spec("echo next")).end().await;
+    assert_eq!(done.output, "next\n", "{}", done.err);
+    assert!(!ran.exists());
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_start_that_hangs_half_way() {
+    // It joins its control group before all else: here a pipe that nobody reads.
+    let folder = tempfile::tempdir().unwrap();
+    nix::unistd::mkfifo(&folder.path().join("cgroup.procs"), Mode::S_IRWXU).unwrap();
+    let executor = executor();
+    let mut spec = spec("sleep 600");
+    spec.launch.cgroup = Some(folder.path().into());
+    let run = spec.run;
+    let starting = Tree::start(&executor.guard, &spec, None);
+    timeout(Duration::from_millis(500), starting).await.unwrap_err();
+    let keeper = executor.guard.keeper_of(run).unwrap();
+    let all = marker::scan();
+    let child = all.iter().find(|process| process.parent == keeper).unwrap().pid;
+    executor.sweep(run).await;
+    assert!(!is_running(keeper) && !is_running(child));
+}
+
+#[tokio::test]
+async fn a_start_that_comes_to_the_guard_after_the_lease_is_refused_whatever_lease_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = folder.path().join("ran");
+    let executor = executor();
+    let until = crate::clock::since_boot() + Duration::from_millis(200);
+    executor.guard.lease_until(until);
+    let kept = Spec { keep_on_lease_loss: true, ..spec(&format!("touch {}", ran.display())) };
+    let (mut run, guard) = hanging(&executor, kept).await;
+    tokio::time::sleep(until.saturating_sub(crate::clock::since_boot())).await;
+    executor.guard.lease_until(until + Duration::from_secs(60));
+    kill(guard, Signal::SIGCONT).unwrap();
+    let done = run.end().await;
+    assert_eq!(done.outcome, Outcome::Lost);
+    assert_eq!(done.err, "the worker's lease had run out before it started");
+    assert!(!ran.exists());
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_is_timed_out() {
+    let spec = Spec { timeout: Some(Duration::from_millis(100)), ..spec("sleep 600") };
+    let executor = executor();
+    let (mut run, guard) = hanging(&executor, spec).await;
+    let done = timeout(Duration::from_secs(10), run.end()).await.unwrap();
+    assert_eq!(done.outcome, Outcome::TimedOut);
+    assert_eq!(done.err, "timed out after 100 ms before it started");
+    kill(guard, Signal::SIGCONT).unwrap();
 }
 
 #[tokio::test]

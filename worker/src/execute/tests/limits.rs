@@ -50,7 +50,8 @@ async fn memory_and_open_files_end_where_the_limits_are() {
     let mut hungry = spec("head -c 300000000 /dev/zero | tail -c 300000000 | wc -c; echo over");
     hungry.launch.limits.memory_bytes = Some(100 << 20);
     let done = run(hungry).await;
-    assert!(done.output.contains("memory") && done.output.ends_with("over\n"), "{}", done.output);
+    // Which of the two streams is read first is not certain.
+    assert!(done.output.contains("memory") && done.output.contains("over\n"), "{}", done.output);
     let mut many = spec("exec 3</dev/null; echo three; cat /etc/passwd | cat; echo cat");
     many.launch.limits.open_files = Some(4);
     let done = run(many).await;
