@@ -551,7 +551,7 @@ mod tests {
         let mut replica: Replica = Replica::default();
         let now = Utc::now();
         let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
-        let items = |job: &str| vec![put("/cron/cursor/a", cursor, 3), put("/cron/jobs/a", job, 2)];
+        let items = |job: &str| vec![put("cursor/a", cursor, 3), put("jobs/a", job, 2)];
         let known = Feed::Snapshot { revision: 9, cluster: 1, items: items(JOB) };
         let other = JOB.replace("true", "false");
         let restored = Feed::Snapshot { revision: 8, cluster: 1, items: items(&other) };
