@@ -126,12 +126,15 @@ pub(crate) async fn run(
     let reporter = tokio::spawn(reporter.run());
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
+    let (trust, trusted) = watch::channel(false);
     let (sender, nudge) = Sender::new(
         records.clone(),
         options.targets,
         metrics.clone(),
         &options.id,
         options.fault.clone(),
+        trusted,
+        options.max_skew,
     );
     let (hush, hushed) = oneshot::channel();
     let sender = tokio::spawn(sender.run(hushed));
@@ -178,6 +181,7 @@ pub(crate) async fn run(
         metrics,
         skew: Skew::new(options.max_skew, since_boot()),
         clock_says: None,
+        trust,
         etcd: etcd.clone(),
         memory,
         restored: None,
@@ -255,6 +259,8 @@ struct Daemon {
     skew: Skew,
     /// The last verdict on our clock, and why it bars us from claiming.
     clock_says: Option<(Discriminant<Verdict>, Option<String>)>,
+    /// Whether our clock may be gone by, for the sender of messages.
+    trust: watch::Sender<bool>,
     etcd: Etcd,
     memory: Memory,
     /// Why etcd must not be believed.
@@ -600,6 +606,8 @@ impl Daemon {
             self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
         }
         let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
+        let trusted = clock.is_none();
+        self.trust.send_if_modified(|trust| std::mem::replace(trust, trusted) != trusted);
         let why = self.restored.clone().or(clock);
         self.decider.bar(why, clock::now());
     }
@@ -635,7 +643,7 @@ impl Daemon {
 /// Asks MongoDB what its clock shows, now and then.
 async fn read_clock(records: Records, offsets: mpsc::Sender<TimeDelta>) {
     loop {
-        let pause = match records.clock_offset().await {
+        let pause = match records.clock_offset(clock::now).await {
             Ok(offset) if offsets.send(offset).await.is_err() => return,
             Ok(_) => CLOCK_READ_EVERY,
             Err(_) => CLOCK_READ_AGAIN,
