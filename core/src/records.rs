@@ -229,16 +229,20 @@ impl Records {
     }
 
     /// Notes what a run that was taken for lost reported afterwards; one that ended otherwise is
-    /// left as it is.
+    /// left as it is. Returns whether that is all: not while there is no final record.
     ///
     /// # Errors
     /// When MongoDB does not answer or refuses.
-    pub async fn late_result(&self, run: RunId, late: &str) -> Result<(), RecordsError> {
-        // The record that says so may not be there yet.
-        let lost = doc! {"$in": [Outcome::Lost.as_str(), Outcome::Running.as_str()]};
-        let filter = doc! {"_id": run.to_string(), "outcome": lost};
-        let update = doc! {"$set": {"lateResult": late}};
-        self.bounded(self.log().update_one(filter, update)).await.map(drop)
+    pub async fn late_result(&self, run: RunId, late: &str) -> Result<bool, RecordsError> {
+        let Some(record) = self.get(run).await?.filter(|record| record.outcome.is_final()) else {
+            return Ok(false);
+        };
+        if record.outcome == Outcome::Lost {
+            let filter = doc! {"_id": run.to_string(), "outcome": Outcome::Lost.as_str()};
+            let update = doc! {"$set": {"lateResult": late}};
+            self.bounded(self.log().update_one(filter, update)).await?;
+        }
+        Ok(true)
     }
 }
 

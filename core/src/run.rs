@@ -353,7 +353,7 @@ pub struct RunRecord {
     /// What a run that was taken for lost reported afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_result: Option<String>,
-    /// When the record is deleted.
+    /// When the record is deleted; absent while the run is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_at: Option<DateTime<Utc>>,
     /// What is told of it, and to whom.
@@ -455,11 +455,11 @@ impl RunRecord {
         self
     }
 
-    /// The same record, to be deleted `days` after its start; kept for ever where there are none.
+    /// The same record, to be deleted `days` after its end; kept for ever where there are none, and
+    /// while the run is live.
     #[must_use]
     pub fn kept_for(mut self, days: Option<u32>) -> Self {
-        let keep = days.and_then(|days| TimeDelta::try_days(days.into()));
-        self.expire_at = keep.and_then(|keep| self.start_time.checked_add_signed(keep));
+        self.expire_at = self.end_time.and_then(|end| expiry(end, days));
         self
     }
 
@@ -472,6 +472,16 @@ impl RunRecord {
     pub fn duration(&self, now: DateTime<Utc>) -> TimeDelta {
         self.end_time.unwrap_or(now) - self.start_time
     }
+}
+
+/// When output that was written by `at` is deleted: a day later than a record that ends then, so that
+/// the output of a run of up to a day never goes before its record.
+pub fn output_expiry(at: DateTime<Utc>, days: Option<u32>) -> Option<DateTime<Utc>> {
+    expiry(at, days?.checked_add(1))
+}
+
+fn expiry(from: DateTime<Utc>, days: Option<u32>) -> Option<DateTime<Utc>> {
+    from.checked_add_signed(TimeDelta::try_days(days?.into())?)
 }
 
 /// Which stream a chunk of output came from.
@@ -516,6 +526,22 @@ pub(crate) mod tests {
         let read = |text| serde_json::from_str::<RunState>(text).unwrap();
         assert_eq!(read("\"received\""), RunState::Received);
         assert_eq!(read("\"frozen\""), RunState::Unknown);
+    }
+
+    #[test]
+    fn what_is_kept_for_days_counts_from_the_end_and_a_live_run_is_kept() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let (start, end) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T06:00:00Z"));
+        let name = JobName::new("long").unwrap();
+        let live = RunRecord::new(RunId::new(start), &name, Outcome::Running, start);
+        assert_eq!(live.clone().kept_for(Some(1)).expire_at, None);
+        let over = live.ended(Outcome::Failed, end, "x");
+        assert_eq!(over.clone().kept_for(Some(1)).expire_at, Some(at("2026-01-03T06:00:00Z")));
+        assert_eq!(over.clone().kept_for(None).expire_at, None);
+        // What it wrote in its last day goes no earlier than its record.
+        let last_day = output_expiry(end - TimeDelta::days(1), Some(1));
+        assert_eq!(last_day, over.kept_for(Some(1)).expire_at);
+        assert_eq!(output_expiry(end, None), None);
     }
 
     /// A live run of the slot at 2026-01-01 00:00 UTC.

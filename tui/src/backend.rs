@@ -97,7 +97,7 @@ impl Backend {
         match effect {
             Effect::LoadHistory { generation, filter, before, limit } => {
                 self.reads.spawn(async move {
-                    let page = operator.records.history(&filter, before, limit).await;
+                    let page = operator.records.overview(&filter, before, limit).await;
                     let result = page.map_err(|e| e.to_string());
                     messages.send(Msg::History { generation, result }).await.ok();
                 });
@@ -351,7 +351,7 @@ async fn follow_records(operator: Operator, messages: mpsc::Sender<Msg>) {
     loop {
         ticks.tick().await;
         // That a store is away is told by its pulse.
-        if let Ok(page) = operator.records.history(&HistoryFilter::default(), None, RECENT).await
+        if let Ok(page) = operator.records.overview(&HistoryFilter::default(), None, RECENT).await
             && page.records != recent
         {
             recent.clone_from(&page.records);

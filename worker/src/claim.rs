@@ -170,8 +170,8 @@ pub(crate) fn propose_lost(
     let command = entry.and_then(|e| e.job()).map_or("", |job| job.command.as_str());
     let reason = format!("the worker {} died or lost its lease during the run", live.value.worker);
     let mut record = RunRecord::of_run(live, command, live.value.since)
-        .kept_for(retention_days)
-        .ended(Outcome::Lost, now, &reason);
+        .ended(Outcome::Lost, now, &reason)
+        .kept_for(retention_days);
     attach(entry.and_then(|e| e.job()), &mut record, again.is_some());
     let step = Step::settle_lost(keys, live, &record, again);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
@@ -186,7 +186,7 @@ pub(crate) fn propose_unstarted(
     now: DateTime<Utc>,
 ) -> Proposal {
     let record =
-        RunRecord::of_run(live, "", now).kept_for(retention_days).ended(outcome, now, reason);
+        RunRecord::of_run(live, "", now).ended(outcome, now, reason).kept_for(retention_days);
     let step = Step::end(keys, live, &record, None);
     Proposal { step, effect: Effect::Records(Box::new(record)) }
 }

@@ -127,12 +127,15 @@ pub(crate) async fn run(
     let reporter = tokio::spawn(reporter.run());
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
+    let (trust, trusted) = watch::channel(false);
     let (sender, nudge) = Sender::new(
         records.clone(),
         options.targets,
         metrics.clone(),
         &options.id,
         options.fault.clone(),
+        trusted,
+        options.max_skew,
     );
     let (hush, hushed) = oneshot::channel();
     let sender = tokio::spawn(sender.run(hushed));
@@ -180,6 +183,7 @@ pub(crate) async fn run(
         metrics,
         skew: Skew::new(options.max_skew, since_boot()),
         clock_says: None,
+        trust,
         etcd: etcd.clone(),
         memory,
         restored: None,
@@ -259,6 +263,8 @@ struct Daemon {
     skew: Skew,
     /// The last verdict on our clock, and why it bars us from claiming.
     clock_says: Option<(Discriminant<Verdict>, Option<String>)>,
+    /// Whether our clock may be gone by, for the sender of messages.
+    trust: watch::Sender<bool>,
     etcd: Etcd,
     memory: Memory,
     /// Why etcd must not be believed.
@@ -612,6 +618,8 @@ impl Daemon {
             self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
         }
         let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
+        let trusted = clock.is_none();
+        self.trust.send_if_modified(|trust| std::mem::replace(trust, trusted) != trusted);
         let why = self.restored.clone().or_else(|| self.hearsay()).or(clock);
         self.decider.bar(why, clock::now());
     }

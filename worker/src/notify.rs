@@ -4,7 +4,8 @@
 //! own, takes hold of it by a lease in MongoDB, sends it and marks it. Nothing waits for this: it is
 //! a task of its own beside the loop and the reporter, each request is bounded, and of one target
 //! only so many are under way. What was sent and not marked, because the worker died in between, is
-//! sent again under the same id.
+//! sent again under the same id. A worker whose clock is not to be trusted tells nothing: it would
+//! take what another holds, and give up what is new.
 
 mod desk;
 mod http;
@@ -26,7 +27,7 @@ use carillon_core::notify::Message;
 use carillon_core::records::{Records, RecordsError, TRIED_FOR};
 use carillon_core::run::{Outcome, RunRecord};
 use chrono::{TimeDelta, Utc};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, error, warn};
@@ -60,7 +61,8 @@ const LOOK_AFTER_NEWS: [Duration; 3] =
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// For how long something may wait for a worker that knows its target before the log says so.
 const STRANGE_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// How long a delivery is held: longer than a request and the marks after it may take.
+/// How long a delivery is held, by clocks that agree: longer than a request and the marks after it
+/// may take.
 const LEASE: TimeDelta = TimeDelta::seconds(40);
 /// How long the last messages may take when the worker leaves; the others send the rest.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -78,7 +80,11 @@ enum News {
 pub(crate) struct Nudge {
     news: mpsc::Sender<News>,
     workers: Arc<AtomicUsize>,
+    clock: Trust,
 }
+
+/// Whether this worker's clock is to be trusted.
+pub(crate) type Trust = watch::Receiver<bool>;
 
 impl Nudge {
     /// A final record of this job was handed to the reporter.
@@ -103,7 +109,7 @@ impl Nudge {
 /// the outbox has it.
 pub(crate) async fn tell_of_running(
     records: Records,
-    nudge: Nudge,
+    mut nudge: Nudge,
     policy: Policy,
     record: RunRecord,
 ) {
@@ -111,8 +117,13 @@ pub(crate) async fn tell_of_running(
     sleep(Duration::from_secs(secs.into())).await;
     let to = policy.targets();
     let call = Call { event: Event::Running, to, recovery: false, on_worker: None, pending: false };
-    while let Err(e) = records.put_out(&record, &call, clock::now()).await {
-        debug!(run = %record.id, "that it still runs is not told yet: {e}");
+    loop {
+        // Where the daemon is gone, so is this soon.
+        nudge.clock.wait_for(|trusted| *trusted).await.ok();
+        match records.put_out(&record, &call, clock::now()).await {
+            Ok(()) => break,
+            Err(e) => debug!(run = %record.id, "that it still runs is not told yet: {e}"),
+        }
         sleep(LOOK_EVERY).await;
     }
     nudge.news.try_send(News::Called).ok();
@@ -131,6 +142,9 @@ pub(crate) struct Sender {
     /// Targets of which the log was told that nobody knows them.
     strangers: Vec<String>,
     flights: JoinSet<bool>,
+    clock: Trust,
+    /// How long a delivery is held.
+    lease: TimeDelta,
     /// Whether MongoDB did not answer the last look.
     away: bool,
 }
@@ -143,6 +157,8 @@ impl Sender {
         metrics: Metrics,
         worker: &WorkerId,
         fault: Fault,
+        clock: Trust,
+        max_skew: TimeDelta,
     ) -> (Self, Nudge) {
         let (nudge, news) = mpsc::channel(NEWS_BOUND);
         let workers = Arc::new(AtomicUsize::new(1));
@@ -159,9 +175,11 @@ impl Sender {
             succeeded: BTreeMap::new(),
             strangers: Vec::new(),
             flights: JoinSet::new(),
+            clock: clock.clone(),
+            lease: LEASE + max_skew,
             away: false,
         };
-        (sender, Nudge { news: nudge, workers })
+        (sender, Nudge { news: nudge, workers, clock })
     }
 
     /// Runs until it is told to leave. Then it looks once more and takes two seconds at most.
@@ -196,6 +214,7 @@ impl Sender {
                     Ok(false) => {}
                     Err(e) => error!("a message failed: {e}"),
                 },
+                Ok(()) = self.clock.changed() => next = Instant::now(),
                 _ = &mut leave => break,
             }
         }
@@ -225,6 +244,9 @@ impl Sender {
 
     /// Sends what is due, as far as there is room; whether there may be more.
     async fn look(&mut self) -> bool {
+        if !*self.clock.borrow() {
+            return false;
+        }
         match self.try_look().await {
             Ok(more) => {
                 self.away = false;
@@ -270,7 +292,8 @@ impl Sender {
             let permit =
                 self.room.get(&name).and_then(|room| room.clone().try_acquire_owned().ok());
             let Some(permit) = permit else { continue };
-            let held = self.desk.records.hold(&id, &self.desk.worker, LEASE, clock::now()).await;
+            let held =
+                self.desk.records.hold(&id, &self.desk.worker, self.lease, clock::now()).await;
             let held = match held {
                 Err(e @ RecordsError::Unreadable { .. }) => {
                     error!("{e}");
@@ -287,6 +310,9 @@ impl Sender {
 
     /// Gives up what is too old, says what nobody sends, and counts the rest.
     async fn sweep(&mut self) {
+        if !*self.clock.borrow() {
+            return;
+        }
         if let Err(e) = self.try_sweep().await {
             debug!("what could not be told is not known for now: {e}");
         }

@@ -13,11 +13,13 @@ use carillon_core::records::{Progress, Records};
 use carillon_core::replica::Versioned;
 use carillon_core::run::{
     Chunk, KillRequest, LiveRun, Outcome, RunRecord, RunState, Running, Trigger, TriggerRequest,
+    output_expiry,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, block_in_place};
-use tracing::{error, info, warn};
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::courier::Courier;
@@ -42,6 +44,10 @@ const SIGKILL: i32 = 9;
 const FAILED: &str = "the worker failed while it ran; see its log";
 /// Pauses between attempts to end a run in etcd grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For how long a late result waits for the record that it belongs to.
+const LATE_FOR: Duration = Duration::from_secs(3600);
+/// Pauses between two looks for that record grow up to this.
+const LATE_PAUSE: Duration = Duration::from_secs(60);
 
 /// What every supervisor needs.
 #[derive(Clone)]
@@ -76,7 +82,11 @@ impl Charge {
     fn record(&self, fleet: &str, start_time: DateTime<Utc>) -> RunRecord {
         let command = self.entry.job().map_or("", |job| job.command.as_str());
         let record = RunRecord::of_run(&self.live, command, start_time);
-        RunRecord { fleet: fleet.to_owned(), ..record.kept_for(self.retention_days) }
+        RunRecord { fleet: fleet.to_owned(), ..record }
+    }
+
+    fn over(self, lateness: Option<TimeDelta>, outcome: Outcome, ended_at: Option<i64>) -> Over {
+        Over { live: self.live, lateness, outcome, ended_at }
     }
 }
 
@@ -96,20 +106,20 @@ impl Supervisor {
     /// Sees one claimed run through to its end.
     pub async fn see_through(self, charge: Charge, orders: mpsc::Receiver<Order>) -> Over {
         let record = charge.record(&self.fleet, clock::now());
-        let Charge { live, entry, start_by, .. } = charge;
+        let Charge { live, entry, start_by, retention_days } = &charge;
         let Ok(checked) = &entry.state else {
             // Only a whole job is claimed.
-            return Over { live, lateness: None, outcome: Outcome::Missed, ended_at: None };
+            return charge.over(None, Outcome::Missed, None);
         };
-        let past = clock::since_boot() >= start_by;
-        if let Some((outcome, reason)) = must_not_start(past, self.is_leased(&live)) {
+        let past = clock::since_boot() >= *start_by;
+        if let Some((outcome, reason)) = must_not_start(past, self.is_leased(live)) {
             warn!(job = %live.job, run = %live.run, "not started: {reason}");
             let record = record.ended(outcome, clock::now(), reason);
-            let ended_at = self.end(&live, &entry, record, false).await;
-            return Over { live, lateness: None, outcome, ended_at };
+            let ended_at = self.end(&charge, record, false).await;
+            return charge.over(None, outcome, ended_at);
         }
         self.fault.reach(Point::Claimed);
-        let spec = Spec::new(live.run, &checked.job, self.variables(&live));
+        let spec = Spec::new(live.run, &checked.job, self.variables(live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = mpsc::channel(STATES_BOUND);
         let advancing = tokio::spawn(advance(self.courier.clone(), live.clone(), states));
@@ -122,23 +132,31 @@ impl Supervisor {
                 .filter(|due| live.value.since < *due + checked.job.start_deadline()),
             _ => None,
         };
-        let slow = JoinSet::new();
-        let job = &checked.job;
-        let value = live.value.clone();
-        let mut follower =
-            Follower { supervisor: &self, job, record, value, state, due, lateness: None, slow };
+        let mut follower = Follower {
+            supervisor: &self,
+            job: &checked.job,
+            retention_days: *retention_days,
+            record,
+            value: live.value.clone(),
+            state,
+            due,
+            lateness: None,
+            slow: JoinSet::new(),
+        };
         // A task of its own, so that a kill never waits for whatever a report waits for.
         let executor = self.executor.clone();
         // In a set, it ends with this one, should this one fail.
         let mut running = JoinSet::new();
         running.spawn(async move { executor.run(spec, orders, events).await });
         while let Some(event) = happened.recv().await {
-            follower.take(&live, event).await;
+            follower.take(live, event).await;
         }
-        let Follower { record, state, lateness, .. } = follower;
+        let Follower { record, state, lateness, slow, .. } = follower;
+        // It does not run any more, however long etcd takes to hear of that.
+        drop(slow);
         drop(state);
         let record = match running.join_next().await {
-            Some(Ok(finished)) => self.finish(&live, record, finished).await,
+            Some(Ok(finished)) => self.finish(&charge, record, finished).await,
             // Only a bug gets here.
             failed => {
                 error!(job = %live.job, run = %live.run, "the run's task failed: {failed:?}");
@@ -148,33 +166,38 @@ impl Supervisor {
         };
         self.fault.reach(Point::Ended);
         let outcome = record.outcome;
-        let ended_at = self.end(&live, &entry, record, false).await;
+        let ended_at = self.end(&charge, record, false).await;
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
-        Over { live, lateness, outcome, ended_at }
+        charge.over(lateness, outcome, ended_at)
     }
 
     /// Settles a run whose supervisor has failed, which only a bug can do, once nothing of it is left.
     pub async fn give_up(self, charge: Charge) -> Over {
         let record = charge.record(&self.fleet, charge.live.value.since);
-        let Charge { live, entry, .. } = charge;
-        self.executor.sweep(live.run).await;
+        self.executor.sweep(charge.live.run).await;
         let outcome = Outcome::Lost;
         let record = record.ended(outcome, clock::now(), FAILED);
         // The one that failed may have ended it before.
-        let ended_at = self.end(&live, &entry, record, true).await;
-        Over { live, lateness: None, outcome, ended_at }
+        let ended_at = self.end(&charge, record, true).await;
+        charge.over(None, outcome, ended_at)
     }
 
-    async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, record: &RunRecord) {
-        self.send(Report::Output { run, chunks, expire_at: record.expire_at }).await;
+    async fn report_output(&self, run: RunId, chunks: Vec<Chunk>, retention_days: Option<u32>) {
+        let expire_at = chunks.last().and_then(|last| output_expiry(last.at, retention_days));
+        self.send(Report::Output { run, chunks, expire_at }).await;
     }
 
-    async fn finish(&self, live: &LiveRun, mut record: RunRecord, finished: Finished) -> RunRecord {
+    async fn finish(
+        &self,
+        charge: &Charge,
+        mut record: RunRecord,
+        finished: Finished,
+    ) -> RunRecord {
+        let live = &charge.live;
         let Finished { rest, .. } = finished;
         if !rest.is_empty() {
-            let expire_at = record.expire_at;
-            self.send(Report::Output { run: live.run, chunks: rest, expire_at }).await;
+            self.report_output(live.run, rest, charge.retention_days).await;
         }
         let finish = Finish {
             outcome: finished.outcome,
@@ -228,13 +251,9 @@ impl Supervisor {
     /// Turns the run's key into its `done/` record, and asks for another attempt if the job wants
     /// one, for as long as etcd takes to answer; whether an earlier try may have done so is
     /// `asked_before`. Returns the revision of the end, where it is known.
-    async fn end(
-        &self,
-        live: &LiveRun,
-        entry: &JobEntry,
-        record: RunRecord,
-        asked_before: bool,
-    ) -> Option<i64> {
+    async fn end(&self, charge: &Charge, record: RunRecord, asked_before: bool) -> Option<i64> {
+        let Charge { live, entry, .. } = charge;
+        let record = record.kept_for(charge.retention_days);
         let again = follow_up(entry, live, record.outcome, clock::now());
         self.settle(live, entry.job(), record, again, asked_before).await
     }
@@ -287,7 +306,7 @@ impl Supervisor {
                 }
                 Next::WithoutFollowUp => again = None,
                 Next::TooLate => {
-                    self.too_late(live, &record, asked_before).await;
+                    self.too_late(live, &record, asked_before);
                     return None;
                 }
                 Next::Over => return None,
@@ -315,13 +334,11 @@ impl Supervisor {
 
     /// The others took this worker for dead and settled the run: what it reports comes too late to
     /// be the outcome. Where it was `asked_before`, its end may be in etcd all the same.
-    async fn too_late(&self, live: &LiveRun, record: &RunRecord, asked_before: bool) {
-        let late = format!("{} {}", record.outcome, record.err);
+    fn too_late(&self, live: &LiveRun, record: &RunRecord, asked_before: bool) {
+        let late = format!("{} {}", record.outcome, record.err).trim().to_owned();
         let fate = if asked_before { "is over already" } else { "was taken for lost" };
         warn!(job = %live.job, run = %live.run, "{fate}; its late result: {late}");
-        if let Err(e) = self.records.late_result(live.run, late.trim()).await {
-            warn!(job = %live.job, run = %live.run, "the late result is not written: {e}");
-        }
+        tokio::spawn(note_late(self.records.clone(), live.run, late));
     }
 }
 
@@ -329,6 +346,7 @@ impl Supervisor {
 struct Follower<'a> {
     supervisor: &'a Supervisor,
     job: &'a Job,
+    retention_days: Option<u32>,
     record: RunRecord,
     value: Running,
     state: mpsc::Sender<Running>,
@@ -356,7 +374,7 @@ impl Follower<'_> {
                 self.supervisor.fault.reach(Point::Started);
             }
             Event::Output(chunks) => {
-                self.supervisor.report_output(live.run, chunks, &self.record).await;
+                self.supervisor.report_output(live.run, chunks, self.retention_days).await;
             }
             Event::Progress(p) => {
                 self.supervisor.send(Report::Progress(progress(live.run, &p))).await;
@@ -393,6 +411,25 @@ async fn advance(courier: Courier, mut live: LiveRun, mut states: mpsc::Receiver
             Ok(Answer::Refused(_)) => return,
             Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),
         }
+    }
+}
+
+/// Notes a late result once the record is there that says the run was lost.
+async fn note_late(records: Records, run: RunId, late: String) {
+    let noted = async {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            match records.late_result(run, &late).await {
+                Ok(true) => return,
+                Ok(false) => debug!(%run, "its late result waits for its record"),
+                Err(e) => debug!(%run, "its late result is not written yet: {e}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LATE_PAUSE);
+        }
+    };
+    if timeout(LATE_FOR, noted).await.is_err() {
+        warn!(%run, "its late result is not written: its record did not come");
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Batch<'a> {
 pub struct Output<'a> {
     /// The run.
     pub run: RunId,
-    /// When they are deleted.
+    /// When the pieces are deleted.
     pub expire_at: Option<DateTime<Utc>>,
     /// The pieces, in order.
     pub chunks: &'a [Chunk],
@@ -59,13 +59,21 @@ pub struct Refused {
 /// <https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml>
 const UNFIT: [i32; 11] = [2, 9, 14, 15, 22, 52, 56, 57, 121, 10_334, 17_280];
 
-/// An answer to an `update` command.
+/// An answer to an `update` or a `delete` command.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Updated {
+pub(super) struct Written {
     #[serde(default)]
     write_errors: Vec<Failed>,
     write_concern_error: Option<Failed>,
+}
+
+impl Written {
+    /// What went wrong, if something did.
+    pub(super) fn problem(self) -> Option<String> {
+        let first = self.write_errors.into_iter().chain(self.write_concern_error).next();
+        first.map(|failed| failed.message)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,7 +158,7 @@ impl Records {
             "writeConcern": concern,
         };
         let answer = self.bounded(self.database.run_command(command)).await?;
-        let answer: Updated = self.read("log", answer)?;
+        let answer: Written = self.read("log", answer)?;
         if let Some(failed) = answer.write_concern_error {
             return Err(self.unreachable(failed.message));
         }
@@ -277,4 +285,23 @@ fn shown(progress: &Progress) -> Document {
     }
     let running = Outcome::Running.as_str();
     doc! {"q": {"_id": progress.id.to_string(), "outcome": running}, "u": {"$set": set}}
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson;
+
+    use super::*;
+
+    #[test]
+    fn a_write_that_was_not_done_whole_has_a_problem() {
+        let read = |answer| bson::deserialize_from_document::<Written>(answer).unwrap().problem();
+        assert_eq!(read(doc! {"ok": 1.0, "n": 3}), None);
+        let failed = doc! {"index": 1, "code": 13, "errmsg": "not allowed"};
+        let some = doc! {"ok": 1.0, "n": 2, "writeErrors": [failed]};
+        assert_eq!(read(some).as_deref(), Some("not allowed"));
+        let unsafe_yet = doc! {"code": 64, "errmsg": "waiting for replication timed out"};
+        let unsafe_yet = doc! {"ok": 1.0, "n": 3, "writeConcernError": unsafe_yet};
+        assert_eq!(read(unsafe_yet).as_deref(), Some("waiting for replication timed out"));
+    }
 }

@@ -68,8 +68,8 @@ pub struct Page {
 pub struct StepCost {
     /// The index that was used, where one was.
     pub index: Option<String>,
-    /// How many documents the server looked at.
-    pub examined: i64,
+    /// How many documents the server looked at, where it says so.
+    pub examined: Option<i64>,
 }
 
 impl Records {
@@ -83,7 +83,22 @@ impl Records {
         before: Option<Place>,
         limit: usize,
     ) -> Result<Page, RecordsError> {
-        self.page(filter, before, limit, |_| ()).await
+        self.page(filter, before, limit, None, |_| ()).await
+    }
+
+    /// The same page as a list shows it: without the kept output, unless the filter asks for a text,
+    /// which may be in it.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer or refuses.
+    pub async fn overview(
+        &self,
+        filter: &HistoryFilter,
+        before: Option<Place>,
+        limit: usize,
+    ) -> Result<Page, RecordsError> {
+        let fields = filter.text.is_none().then(|| doc! {"output": 0});
+        self.page(filter, before, limit, fields.as_ref(), |_| ()).await
     }
 
     /// The same page, and what each of its steps cost the server, by its own account.
@@ -97,13 +112,13 @@ impl Records {
         limit: usize,
     ) -> Result<(Page, Vec<StepCost>), RecordsError> {
         let mut steps = Vec::new();
-        let page = self.page(filter, before, limit, |pipeline| steps.push(pipeline)).await?;
+        let page = self.page(filter, before, limit, None, |pipeline| steps.push(pipeline)).await?;
         let mut costs = Vec::new();
         for pipeline in steps {
             let command = doc! {"aggregate": "log", "pipeline": pipeline, "cursor": {}};
             let explain = doc! {"explain": command, "verbosity": "executionStats"};
             let answer = self.bounded(self.database.run_command(explain)).await?;
-            let mut cost = StepCost { index: None, examined: 0 };
+            let mut cost = StepCost { index: None, examined: None };
             add_cost(&answer, &mut cost);
             costs.push(cost);
         }
@@ -115,6 +130,7 @@ impl Records {
         filter: &HistoryFilter,
         before: Option<Place>,
         limit: usize,
+        fields: Option<&Document>,
         mut seen: impl FnMut(Vec<Document>),
     ) -> Result<Page, RecordsError> {
         let mut walk = Walk::new(self, filter, before);
@@ -122,7 +138,7 @@ impl Records {
         let mut documents = Vec::new();
         while documents.len() <= limit && !walk.over && begun.elapsed() < PATIENCE {
             let wanted = limit + 1 - documents.len();
-            documents.extend(walk.step(wanted, None, &mut seen).await?);
+            documents.extend(walk.step(wanted, fields, &mut seen).await?);
         }
         let mut page = Page {
             more: !walk.over || documents.len() > limit,
@@ -144,7 +160,7 @@ impl Records {
     /// When MongoDB does not answer or refuses.
     pub async fn live(&self, limit: usize) -> Result<Vec<RunRecord>, RecordsError> {
         let running = HistoryFilter { outcome: Some(Outcome::Running), ..Default::default() };
-        Ok(self.history(&running, None, limit).await?.records)
+        Ok(self.overview(&running, None, limit).await?.records)
     }
 }
 
@@ -338,7 +354,7 @@ fn add_cost(explanation: &Document, cost: &mut StepCost) {
         match (field.as_str(), value) {
             ("totalDocsExamined", value) => {
                 let examined = value.as_i64().or_else(|| value.as_i32().map(i64::from));
-                cost.examined = cost.examined.max(examined.unwrap_or_default());
+                cost.examined = cost.examined.max(examined);
             }
             ("indexName", value) => {
                 cost.index = cost.index.take().or_else(|| value.as_str().map(str::to_owned));

@@ -164,8 +164,8 @@ impl Records {
         self.once(self.outbox().insert_many(documents).ordered(false)).await
     }
 
-    /// What is due for one of these targets, at most `limit`, the oldest first: each by its id, with
-    /// its target.
+    /// What is due for one of these targets and not yet to be given up, at most `limit`, the oldest
+    /// first: each by its id, with its target.
     ///
     /// # Errors
     /// When MongoDB does not answer or refuses.
@@ -175,8 +175,7 @@ impl Records {
         limit: usize,
         now: DateTime<Utc>,
     ) -> Result<Vec<(String, String)>, RecordsError> {
-        let query =
-            doc! {"fleet": &self.fleet, "due": {"$lte": date(now)}, "target": {"$in": targets}};
+        let query = doc! {"fleet": &self.fleet, "due": {"$lte": date(now)}, "until": {"$gt": date(now)}, "target": {"$in": targets}};
         let outbox = self.outbox();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let documents = self.collect(outbox.find(query).sort(doc! {"due": 1}).limit(limit)).await?;
@@ -184,7 +183,8 @@ impl Records {
         Ok(documents.iter().filter_map(|d| Some((text(d, "_id")?, text(d, "target")?))).collect())
     }
 
-    /// Takes hold of what is due, for as long as the lease is; `None` where somebody else was faster.
+    /// Takes hold of what is due, for as long as the lease is; `None` where somebody else was faster,
+    /// or it is to be given up.
     ///
     /// # Errors
     /// When MongoDB does not answer or refuses.
@@ -195,7 +195,7 @@ impl Records {
         lease: TimeDelta,
         now: DateTime<Utc>,
     ) -> Result<Option<Delivery>, RecordsError> {
-        let filter = doc! {"_id": id, "due": {"$lte": date(now)}};
+        let filter = doc! {"_id": id, "due": {"$lte": date(now)}, "until": {"$gt": date(now)}};
         let update = doc! {"$set": {"due": date(now + lease), "by": by}, "$inc": {"tries": 1}};
         let outbox = self.outbox();
         let held =

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use mongodb::bson::{Document, doc};
 
+use super::batch::Written;
 use super::history::{Place, Walk};
 use super::{HistoryFilter, Records, RecordsError};
 use crate::id::{JobName, RunId};
@@ -55,7 +56,11 @@ impl Records {
         };
         let statements: Vec<Document> = runs.iter().map(pieces).collect();
         let command = doc! {"delete": "output", "deletes": statements, "ordered": false};
-        self.within(DELETE_LIMIT, self.database.run_command(command)).await?;
+        let answer = self.within(DELETE_LIMIT, self.database.run_command(command)).await?;
+        // Without its record nobody would find what is left of the output.
+        if let Some(detail) = self.read::<Written>("output", answer)?.problem() {
+            return Err(RecordsError::Refused { uri: self.uri.clone(), detail });
+        }
         let ids: Vec<String> = runs.iter().map(RunId::to_string).collect();
         // Once more who they are of and that they are over: it cannot be taken back.
         let query = doc! {

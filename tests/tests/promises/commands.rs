@@ -83,6 +83,11 @@ async fn run_wait_streams_the_output_and_exits_as_the_job_does() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with(begins), "{name}: {text:?}");
     }
+    let json = r#"{"name":"calm","command":"trap 'exit 0' TERM; sleep 60 & wait","cronExpr":"0 0 1 1 *","timeoutSecs":1}"#;
+    scene.put("calm", json);
+    let output = scene.carillon(&["run", "calm", "--wait"]);
+    assert_eq!(output.status.code(), Some(125), "it timed out, whatever it says itself");
+    assert_eq!(scene.finished("calm").await.exit_code, Some(0));
     assert_eq!(scene.carillon(&["run", "nobody", "--wait"]).status.code(), Some(125));
     assert_eq!(scene.carillon(&["run", "nobody"]).status.code(), Some(1));
     let records: Value =

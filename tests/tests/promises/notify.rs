@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_core::id::{JobName, RunId};
@@ -20,6 +21,7 @@ use system_tests::programs;
 use system_tests::receiver::{Receiver, Reply, Request};
 use system_tests::stack::Stack;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use crate::support::{PATIENCE, Scene, eventually};
 
@@ -267,6 +269,91 @@ async fn a_run_that_takes_long_is_told_once_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_while_etcd_is_away_is_not_told_as_running() {
+    let receiver = Receiver::start().await.unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = targets(folder.path(), &[("pager", receiver.port())]);
+    let stack = Arc::new(Stack::start().await.unwrap());
+    let options = Options { arguments: arguments(&file), ..Options::default() };
+    let fleet = Fleet::start_with(&stack, 1, options).await.unwrap();
+    let scene = Scene::of(stack, fleet).await;
+    let further = r#","notify":{"on":["failure"],"runningAfterSecs":3,"to":["pager"]}"#;
+    scene.put("brief", &job("brief", "sleep 1; exit 3", further));
+    scene.carillon_ok(&["run", "brief"]);
+    scene.started("brief").await;
+    scene.stack.pause_etcd().unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(receiver.requests(), []);
+    scene.stack.resume_etcd().unwrap();
+    let requests = receiver.received(1).await.unwrap();
+    assert_eq!(told(&requests[0]), ("brief".to_owned(), "failure".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_run_goes_on_is_told_however_late_its_record_comes() {
+    let receiver = Receiver::start().await.unwrap();
+    let (mut scene, _folder) = fleet(0, &[("pager", receiver.port())], &[]).await;
+    let (records, now) = (&scene.records, Utc::now());
+    let slow =
+        RunRecord::new(RunId::new(now), &JobName::new("slow").unwrap(), Outcome::Running, now);
+    let to = vec!["pager".to_owned()];
+    let call = Call { event: Event::Running, to, recovery: false, on_worker: None, pending: false };
+    records.put_out(&slow, &call, now).await.unwrap();
+    let id = records.due(&["pager"], 1, now).await.unwrap().remove(0).0;
+    let at = |n| now + TimeDelta::milliseconds(n);
+    for n in 0..9 {
+        let held = records.hold(&id, "w0", TimeDelta::milliseconds(1), at(n)).await.unwrap();
+        assert_eq!(held.unwrap().tries, u32::try_from(n).unwrap() + 1);
+    }
+    scene.fleet.add("w1").await.unwrap();
+    let outbox = scene.stack.mongo().await.unwrap().database("cron").collection("outbox");
+    eventually("a look in vain", || async {
+        let found: Document = outbox.find_one(doc! {"_id": &id}).await.unwrap().unwrap();
+        (found.get_i32("tries").unwrap() > 9 && found.contains_key("lastError")).then_some(())
+    })
+    .await;
+    system_tests::write::started(&scene.records, &slow).await.unwrap();
+    let requests = receiver.received(1).await.unwrap();
+    assert_eq!(told(&requests[0]), ("slow".to_owned(), "running".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_clock_is_wrong_tells_nothing_until_it_is_right() {
+    let receiver = Receiver::start().await.unwrap();
+    let (mut scene, _folder) = fleet(0, &[("pager", receiver.port())], &[]).await;
+    let (records, now) = (&scene.records, Utc::now());
+    let call = Call {
+        event: Event::Failure,
+        to: vec!["pager".to_owned()],
+        recovery: false,
+        on_worker: None,
+        pending: true,
+    };
+    let failed = RunRecord {
+        notify: Some(Box::new(call)),
+        ..RunRecord::new(RunId::new(now), &JobName::new("far").unwrap(), Outcome::Failed, now)
+    };
+    system_tests::write::finished(records, &failed).await.unwrap();
+    let clock = scene.file("clock");
+    fs::write(&clock, TimeDelta::hours(25).num_milliseconds().to_string()).unwrap();
+    let offset = vec!["--clock-offset-file".to_owned(), clock.display().to_string()];
+    let options = WorkerOptions { arguments: offset, ..WorkerOptions::default() };
+    scene.fleet.add_with("fast", &options).await.unwrap();
+    eventually("the verdict on its clock", || async {
+        let log = fs::read_to_string(scene.fleet.log("fast")).unwrap();
+        log.contains("our clock is").then_some(())
+    })
+    .await;
+    // Longer than between two looks.
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(receiver.requests(), []);
+    assert_eq!(scene.records.pending().await.unwrap(), 0, "nothing was taken over");
+    fs::write(&clock, "0").unwrap();
+    let requests = receiver.received(1).await.unwrap();
+    assert_eq!(told(&requests[0]), ("far".to_owned(), "failure".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_nobody_runs_is_told_as_missed_and_a_dead_worker_as_lost() {
     let receiver = Receiver::start().await.unwrap();
     let (mut scene, _folder) = fleet(2, &[("pager", receiver.port())], &["--max-skew", "1"]).await;
@@ -306,14 +393,15 @@ async fn a_message_is_held_by_one_at_a_time_and_given_up_after_a_day() {
         on_worker: None,
         pending: true,
     };
+    let targets = ["pager", "nobody", "late"];
     let failed = RunRecord {
-        notify: Some(Box::new(call(&["pager", "nobody"]))),
+        notify: Some(Box::new(call(&targets))),
         ..RunRecord::new(RunId::new(now), &name, Outcome::Failed, now)
     };
     system_tests::write::finished(&records, &failed).await.unwrap();
     // Each of two workers takes it over, and one of them again later.
     assert_eq!(records.take_over(now).await.unwrap(), 1);
-    records.put_out(&failed, &call(&["pager", "nobody"]), now).await.unwrap();
+    records.put_out(&failed, &call(&targets), now).await.unwrap();
     assert_eq!(records.take_over(now).await.unwrap(), 0);
     let due = records.due(&["pager"], 10, now).await.unwrap();
     assert_eq!(due.len(), 1);
@@ -333,14 +421,27 @@ async fn a_message_is_held_by_one_at_a_time_and_given_up_after_a_day() {
     let waits = records.hold(id, "w1", lease, waiting).await.unwrap().unwrap();
     assert!(waits.waiting);
 
-    let strangers = records.strangers(&["pager"], later).await.unwrap();
+    let strangers = records.strangers(&["pager", "late"], later).await.unwrap();
     assert_eq!(strangers, ["nobody"]);
-    assert_eq!(records.pending().await.unwrap(), 1);
+    assert_eq!(records.pending().await.unwrap(), 2);
     assert_eq!(records.give_up(now + TimeDelta::hours(23)).await.unwrap(), []);
-    let given_up = records.give_up(now + TimeDelta::hours(24)).await.unwrap();
+    // The last try of one is under way when its time is over.
+    let over = now + TimeDelta::hours(24);
+    let last = &records.due(&["late"], 10, now).await.unwrap()[0].0;
+    let begun = over - TimeDelta::seconds(1);
+    assert!(records.hold(last, "w1", lease, begun).await.unwrap().is_some());
+    let given_up = records.give_up(over).await.unwrap();
     assert_eq!((given_up.len(), given_up[0].tries), (1, 0));
-    let noted = records.get(failed.id).await.unwrap().unwrap().notify_note;
-    assert_eq!(noted.as_deref(), Some("failure was not told to nobody: no worker knows it"));
+    let noted = || async { records.get(failed.id).await.unwrap().unwrap().notify_note };
+    let note = "failure was not told to nobody: no worker knows it";
+    assert_eq!(noted().await.as_deref(), Some(note));
+    // It was not heard of again: it is not tried anew.
+    let ended = begun + lease;
+    assert_eq!(records.due(&["late"], 10, ended).await.unwrap(), []);
+    assert_eq!(records.hold(last, "w2", lease, ended).await.unwrap(), None);
+    let given_up = records.give_up(ended).await.unwrap();
+    assert_eq!((given_up.len(), given_up[0].tries), (1, 1));
+    assert_eq!(noted().await.as_deref(), Some("failure was not told to late in 1 tries"));
 }
 
 /// What `carillon-worker notify-test` says.

@@ -5,12 +5,12 @@ use carillon_core::id::{JobName, RunId};
 use carillon_core::records::{HistoryFilter, Records, Tail, TailEvent};
 use carillon_core::run::{Chunk, Outcome, RunRecord, Stream, Trigger};
 use chrono::{DateTime, TimeDelta, Utc};
-use mongodb::bson::{Bson, doc};
+use mongodb::bson::{Bson, Document, doc};
 use serde_json::Value;
 use system_tests::stack::{Options as StackOptions, Stack};
 use system_tests::write;
 
-use crate::support::{Scene, carillon};
+use crate::support::{Scene, carillon, eventually};
 
 fn job(name: &str) -> JobName {
     JobName::new(name).unwrap()
@@ -315,11 +315,79 @@ async fn a_page_looks_at_few_records_however_many_there_are() {
     ] {
         let (page, steps) = records.explain_history(&filter, None, 50).await.unwrap();
         assert_eq!(page.records.len(), expected, "{filter:?}");
-        let examined: i64 = steps.iter().map(|step| step.examined).sum();
+        let examined: Option<i64> = steps.iter().map(|step| step.examined).sum();
+        let examined = examined.expect("each step says what it looked at");
         assert!(steps.iter().all(|step| step.index.is_some()), "{filter:?}: {steps:?}");
         assert!(examined <= 400, "{examined} of 3,000: {filter:?}: {steps:?}");
         assert!(steps.len() <= 40, "{filter:?}: {steps:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_has_the_output_only_where_text_is_looked_for() {
+    let scene = Scene::shared(0).await;
+    let mut record = ended("wordy", Utc::now(), Outcome::Failed);
+    (record.err, record.output) = ("exit code 3".to_owned(), "a needle\n".to_owned());
+    store(&scene.records, &[record.clone()]).await;
+    let full = scene.records.history(&HistoryFilter::default(), None, 9).await.unwrap();
+    assert_eq!(full.records[0].output, "a needle\n");
+    let listed = scene.records.overview(&HistoryFilter::default(), None, 9).await.unwrap();
+    let without = RunRecord { output: String::new(), ..full.records[0].clone() };
+    assert_eq!((&listed.records[..], listed.reached), (&[without][..], full.reached));
+    let filter = HistoryFilter { text: Some("needle".to_owned()), ..Default::default() };
+    assert_eq!(scene.records.overview(&filter, None, 9).await.unwrap().records, full.records);
+    let json = scene.carillon_ok(&["history", "-o", "json"]);
+    assert!(json.contains("a needle"), "{json}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_result_is_noted_only_of_a_run_that_was_lost() {
+    let stack = Stack::shared().await.unwrap();
+    let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
+    let now = Utc::now();
+    let lost = ended("late", now, Outcome::Lost);
+    let note = |run: RunId| {
+        let records = records.clone();
+        async move { records.late_result(run, "succeeded").await.unwrap() }
+    };
+    assert!(!note(lost.id).await, "there is no record");
+    let running = RunRecord { outcome: Outcome::Running, end_time: None, ..lost.clone() };
+    write::started(&records, &running).await.unwrap();
+    assert!(!note(lost.id).await, "it is not known to be lost");
+    assert_eq!(records.get(lost.id).await.unwrap().unwrap().late_result, None);
+    store(&records, std::slice::from_ref(&lost)).await;
+    assert!(note(lost.id).await);
+    let late = records.get(lost.id).await.unwrap().unwrap().late_result;
+    assert_eq!(late.as_deref(), Some("succeeded"));
+
+    let killed = ended("late", now, Outcome::Killed);
+    store(&records, std::slice::from_ref(&killed)).await;
+    assert!(note(killed.id).await);
+    assert_eq!(records.get(killed.id).await.unwrap().unwrap().late_result, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_record_is_kept_counts_from_its_end() {
+    let scene = Scene::shared(1).await;
+    let file = scene.file("enough");
+    let command = format!("echo early; until test -e {}; do sleep 0.1; done", file.display());
+    let json = format!(
+        r#"{{"name":"kept","command":"{command}","cronExpr":"@yearly","retentionDays":1}}"#
+    );
+    scene.put("kept", &json);
+    scene.carillon_ok(&["run", "kept"]);
+    let run = scene.started("kept").await;
+    assert_eq!(run.expire_at, None, "a live run is kept");
+    let output = scene.stack.mongo().await.unwrap().database("cron").collection("output");
+    let piece: Document = eventually("the first piece", || async {
+        output.find_one(doc! {"_id": {"$gt": format!("{}|", run.id)}}).await.unwrap()
+    })
+    .await;
+    let millis = |field| piece.get_datetime(field).unwrap().timestamp_millis();
+    assert_eq!(millis("expireAt") - millis("at"), TimeDelta::days(2).num_milliseconds());
+    std::fs::write(&file, "").unwrap();
+    let run = scene.finished("kept").await;
+    assert_eq!(run.expire_at, run.end_time.map(|end| end + TimeDelta::days(1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,11 @@
 use carillon_core::id::JobName;
 use carillon_core::records::HistoryFilter;
 use carillon_core::run::{Outcome, RunRecord, Trigger};
-use chrono::{DateTime, Local, Utc};
+use chrono::Utc;
 
+use super::print::{self, clock};
 use super::when::When;
-use super::{Failure, Format, FormatArgument, print};
+use super::{Failure, Format, FormatArgument};
 use crate::operator::Operator;
 use crate::text;
 
@@ -62,7 +63,10 @@ pub(super) async fn history(operator: &Operator, asked: History) -> Result<(), F
     let mut told = false;
     while records.len() < limit {
         let wanted = PAGE.min(limit - records.len());
-        let page = operator.records.history(&filter, before, wanted).await?;
+        let page = match format {
+            Format::Json => operator.records.history(&filter, before, wanted).await?,
+            Format::Table => operator.records.overview(&filter, before, wanted).await?,
+        };
         before = page.reached;
         let found = page.records.len();
         records.extend(page.records);
@@ -90,10 +94,6 @@ pub(super) async fn history(operator: &Operator, asked: History) -> Result<(), F
     let header =
         ["STARTED", "SLOT", "OUTCOME", "TOOK", "TRIGGER", "WORKER", "RUN", "JOB", "REASON"];
     print::table(header, rows)
-}
-
-fn clock(at: DateTime<Utc>) -> String {
-    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// The slot, or the first of a gap and how many it has; a dash for a run outside the schedule.

@@ -56,7 +56,7 @@ pub(super) async fn jobs(operator: &Operator, format: Format) -> Result<(), Fail
 
 async fn last_outcomes(operator: &Operator) -> HashMap<String, String> {
     let now = Utc::now();
-    match operator.records.history(&HistoryFilter::default(), None, RECENT).await {
+    match operator.records.overview(&HistoryFilter::default(), None, RECENT).await {
         Ok(page) => {
             let newest_last = page.records.into_iter().rev();
             newest_last

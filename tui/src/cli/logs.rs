@@ -73,12 +73,12 @@ async fn find(operator: &Operator, what: &str) -> Result<RunId, Failure> {
     let job = JobName::new(what).map_err(|e| Failure::Failed(format!("{what:?}: {e}")))?;
     let of = |outcome| HistoryFilter { job: Some(job.clone()), outcome, ..Default::default() };
     let live = of(Some(Outcome::Running));
-    if let Some(record) = operator.records.history(&live, None, 1).await?.records.pop() {
+    if let Some(record) = operator.records.overview(&live, None, 1).await?.records.pop() {
         return Ok(record.id);
     }
     let mut before = None;
     loop {
-        let page = operator.records.history(&of(None), before, PAGE).await?;
+        let page = operator.records.overview(&of(None), before, PAGE).await?;
         let ran = |r: &&RunRecord| !matches!(r.outcome, Outcome::Skipped | Outcome::Missed);
         if let Some(record) = page.records.iter().find(ran) {
             return Ok(record.id);

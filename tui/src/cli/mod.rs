@@ -1,7 +1,8 @@
 //! The subcommands: one file each, the same operations as the console, for scripts.
 //!
 //! Exit codes: 0 done, 1 the operation failed, 2 bad usage, 3 a store is unreachable, 4 somebody
-//! else changed the job meanwhile. `run --wait` exits with the job's own code.
+//! else changed the job meanwhile. `run --wait` exits with the job's own code, and with 0 only for a
+//! success.
 
 mod apply;
 mod change;
@@ -87,8 +88,8 @@ pub enum Command {
     Run {
         /// The job
         name: JobName,
-        /// Stream its output and exit with its exit code (128+n for signal n, 125 where Carillon
-        /// itself failed)
+        /// Stream its output and exit with its exit code: 0 only for a success, 128+n for signal n,
+        /// 125 where Carillon itself failed or the run left no other
         #[arg(long)]
         wait: bool,
     },

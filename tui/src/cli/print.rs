@@ -6,6 +6,7 @@
 use std::io::{IsTerminal, Write};
 
 use carillon_core::id::is_deceptive;
+use chrono::{DateTime, Local, Utc};
 use serde::Serialize;
 
 use super::Failure;
@@ -35,6 +36,11 @@ pub(super) fn table<const N: usize>(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// An instant in the zone of whoever asks.
+pub(super) fn clock(at: DateTime<Utc>) -> String {
+    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// Prints one JSON value, indented.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use carillon_core::id::{JobName, RunId};
 use carillon_core::records::{RecordsError, Tail, TailEvent};
-use carillon_core::run::RunRecord;
+use carillon_core::run::{Outcome, RunRecord};
 use chrono::Utc;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -12,7 +12,7 @@ use super::print::OutputSink;
 use super::{Failure, print, replica, told};
 use crate::operator::Operator;
 
-/// The exit code where Carillon itself failed.
+/// The exit code where Carillon itself failed, or the run did not succeed and has none that says so.
 const OURS: u8 = 125;
 /// For how long MongoDB may be away while a run is waited for.
 const AWAY: Duration = Duration::from_secs(30);
@@ -117,18 +117,22 @@ fn end(record: &RunRecord) -> Result<(), Failure> {
     }
 }
 
+/// 0 for a success alone: a job that is killed or timed out may still exit with 0.
 fn exit_code(record: &RunRecord) -> u8 {
+    if record.outcome == Outcome::Succeeded {
+        return 0;
+    }
+    let code = record.exit_code.filter(|code| *code != 0);
     let signal = record.signal.map(|n| 128 + n);
-    record.exit_code.or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(OURS)
+    code.or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(OURS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carillon_core::run::Outcome;
 
     #[test]
-    fn the_exit_code_is_the_jobs() {
+    fn the_exit_code_is_the_jobs_and_0_only_for_a_success() {
         let name = JobName::new("a").unwrap();
         let now = Utc::now();
         let mut record = RunRecord::new(RunId::new(now), &name, Outcome::Failed, now);
@@ -137,5 +141,11 @@ mod tests {
         assert_eq!(exit_code(&record), 3);
         (record.exit_code, record.signal) = (None, Some(15));
         assert_eq!(exit_code(&record), 143);
+        (record.exit_code, record.signal) = (Some(0), None);
+        for outcome in Outcome::ALL {
+            record.outcome = outcome;
+            let expected = if outcome == Outcome::Succeeded { 0 } else { 125 };
+            assert_eq!(exit_code(&record), expected, "{outcome}");
+        }
     }
 }

@@ -3,11 +3,12 @@
 use carillon_core::id::JobName;
 use carillon_core::records::{Durations, Window};
 use carillon_core::run::Outcome;
-use chrono::{DateTime, Local, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use super::Failure;
+use super::print::{self, clock};
 use super::when::When;
-use super::{Failure, print};
 use crate::operator::Operator;
 use crate::text;
 
@@ -98,10 +99,6 @@ impl Part {
             Self::Longest => max,
         })
     }
-}
-
-fn clock(at: DateTime<Utc>) -> String {
-    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 fn percent(window: &Window) -> String {

@@ -32,6 +32,7 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
                 state(r, asked).to_owned(),
                 format!("{}/{}", r.running, r.capacity),
                 r.lateness_p99_millis.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+                if r.spool_bytes == 0 { String::new() } else { text::bytes(r.spool_bytes) },
                 text::ago(now - r.started),
                 r.version.clone(),
                 r.rules_version.clone(),
@@ -46,7 +47,10 @@ pub(super) async fn workers(operator: &Operator, format: Format) -> Result<(), F
         }
     });
     print::table(
-        ["WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "UP", "VERSION", "RULES", "LABELS"],
+        [
+            "WORKER", "HOST", "STATE", "RUNNING", "LATE P99", "SPOOL", "UP", "VERSION", "RULES",
+            "LABELS",
+        ],
         rows,
     )?;
     for worker in replica.workers.values() {

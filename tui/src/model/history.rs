@@ -117,7 +117,9 @@ impl History {
         true
     }
 
-    /// Takes in the newest records of the fleet: new rows come in at the top, and live ones end.
+    /// Takes in the newest records of the fleet: new rows come in at the top, and live ones end. Their
+    /// output does not come with them, so one that has a wanted text only there is shown when the
+    /// page is read anew.
     pub fn learn(&mut self, records: &[RunRecord]) {
         if !self.opened || (self.loading && self.order.is_empty()) {
             return;

@@ -203,8 +203,7 @@ impl LogView {
         self.lines.finish(|_, _| ());
         let at = record.end_time.unwrap_or(record.start_time);
         if record.output_truncated {
-            let words = "… the job wrote more than its output limit; not all of it was kept";
-            self.lines.notice(words, Role::Warn, at);
+            self.lines.notice("… not all of the output was kept", Role::Warn, at);
         }
         let (words, role) = epitaph(&record);
         self.lines.notice(&words, role, at);

@@ -25,9 +25,7 @@ const MARKS: usize = 3;
 /// The pause after the first failure, which doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// Looks for a record that MongoDB does not have yet.
-const LOOKS_FOR_RECORD: u32 = 5;
-/// The bounds of the pause between two looks for a success.
+/// The bounds of the pause between two looks for a success, or for a record.
 const SOONEST_LOOK: TimeDelta = TimeDelta::seconds(2);
 const LATEST_LOOK: TimeDelta = TimeDelta::seconds(600);
 
@@ -74,9 +72,10 @@ impl Desk {
             return Ok(false);
         }
         match records.get(held.run).await? {
-            // It may be on its way.
-            None if held.tries < LOOKS_FOR_RECORD => {
-                records.put_off(held, now + SOONEST_LOOK, Some("there is no record")).await?;
+            // It waits in the spool, for as long as that takes.
+            None if held.event == Event::Running => {
+                let due = now + look_again(now - held.since);
+                records.put_off(held, due, Some("there is no record")).await?;
             }
             None => records.dropped(held, now).await?,
             Some(record) if held.event == Event::Running && record.outcome.is_final() => {
@@ -160,8 +159,8 @@ fn backoff(tries: u32) -> Duration {
     (FIRST_PAUSE * 2_u32.saturating_pow(doublings)).min(LONGEST_PAUSE)
 }
 
-/// When to look for a success again, so long after what it would be the recovery from: a twentieth
-/// of that.
+/// When to look again for a success, so long after what it would be the recovery from, or for a
+/// record, so long after it was missed first: a twentieth of that.
 fn look_again(age: TimeDelta) -> TimeDelta {
     (age / 20).clamp(SOONEST_LOOK, LATEST_LOOK)
 }

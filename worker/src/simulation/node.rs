@@ -690,8 +690,8 @@ impl World {
     ) {
         let (now, clock) = (self.now, self.clock(index));
         let Some(run) = self.nodes[index].runs.get_mut(place) else { return };
-        let record = RunRecord::of_run(&run.live, "c", clock).kept_for(run.retention_days);
-        let record = RunRecord { killed_by, ..record.ended(outcome, clock, err) };
+        let record = RunRecord::of_run(&run.live, "c", clock).ended(outcome, clock, err);
+        let record = RunRecord { killed_by, ..record.kept_for(run.retention_days) };
         let again = follow_up(&run.entry, &run.live, outcome, clock);
         let record = Box::new(record);
         run.stage = Stage::Ending { record, again, asked_before: false, next: Some(now) };

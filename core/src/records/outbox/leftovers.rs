@@ -8,6 +8,8 @@ use super::{KEPT_FOR, Records, RecordsError, date};
 use crate::id::RunId;
 use crate::notice::Event;
 
+/// Deliveries that are given up in one go: each takes two round trips.
+const GIVEN_UP: usize = 50;
 /// Names of targets that nobody knows, in one answer.
 const STRANGERS: i64 = 50;
 
@@ -27,17 +29,18 @@ pub struct GivenUp {
 }
 
 impl Records {
-    /// Gives up what could not be told in time, and notes that in its record. What waited in vain
-    /// for a success ends without a note.
+    /// Gives up what could not be told in time, at most fifty of it, and notes that in its record.
+    /// What somebody holds is left until the lease is over. What waited in vain for a success ends
+    /// without a note.
     ///
     /// # Errors
     /// When MongoDB does not answer or refuses.
     pub async fn give_up(&self, now: DateTime<Utc>) -> Result<Vec<GivenUp>, RecordsError> {
         let mut given_up = Vec::new();
-        loop {
+        for _ in 0..GIVEN_UP {
             let filter = doc! {
                 "fleet": &self.fleet,
-                "due": {"$exists": true},
+                "due": {"$lte": date(now)},
                 "until": {"$lte": date(now)},
             };
             let set =
@@ -46,7 +49,7 @@ impl Records {
             let ended = outbox
                 .find_one_and_update(filter, doc! {"$set": set, "$unset": {"due": ""}})
                 .return_document(ReturnDocument::Before);
-            let Some(document) = self.bounded(ended).await? else { return Ok(given_up) };
+            let Some(document) = self.bounded(ended).await? else { break };
             let Ok(delivery) = self.delivery(&document) else { continue };
             if delivery.waiting {
                 continue;
@@ -68,6 +71,7 @@ impl Records {
             self.bounded(log.update_one(doc! {"_id": one.run.to_string()}, noted)).await?;
             given_up.push(one);
         }
+        Ok(given_up)
     }
 
     /// The targets beside `known` for which something has waited since before `since`.
