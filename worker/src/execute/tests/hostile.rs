@@ -106,15 +106,27 @@ async fn a_run_survives_its_guard_and_the_next_has_another() {
     assert_eq!(run.end().await.outcome, Outcome::Succeeded);
 }
 
-/// A run by this executor whose start hangs, until the guard, whose id is returned, may go on.
-async fn hanging(executor: &Executor, spec: Spec) -> (Followed, Pid) {
+/// A guard that is stopped until this is dropped.
+struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGCONT).ok();
+    }
+}
+
+/// A run by this executor whose start hangs, until its guard may go on.
+async fn hanging(executor: &Executor, spec: Spec) -> (Followed, Stopped) {
     let mut first = Followed::start_by(executor, super::spec("echo $PPID; sleep 600"));
     let keeper = number(&mut first).await;
-    let guard = Pid::from_raw(usage::read(&keeper.to_string()).unwrap().parent);
-    kill(guard, Signal::SIGSTOP).unwrap();
+    let guard = Stopped(Pid::from_raw(usage::read(&keeper.to_string()).unwrap().parent));
+    kill(guard.0, Signal::SIGSTOP).unwrap();
     first.kill("alice", Some(Duration::ZERO)).await;
     first.end().await;
-    (Followed::start_by(executor, spec), guard)
+    let run = Followed::start_by(executor, spec);
+    // It asks the guard meanwhile.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    (run, guard)
 }
 
 #[tokio::test]
@@ -128,7 +140,7 @@ async fn a_start_that_hangs_can_be_killed_and_starts_nothing_later() {
     let done = timeout(Duration::from_secs(10), run.end()).await.unwrap();
     assert_eq!((done.outcome, done.killed_by.as_deref()), (Outcome::Killed, Some("alice")));
     assert_eq!(done.err, "killed by alice before it started");
-    kill(guard, Signal::SIGCONT).unwrap();
+    drop(guard);
     let done = Followed::start_by(&executor, super::spec("echo next")).end().await;
     assert_eq!(done.output, "next\n", "{}", done.err);
     assert!(!ran.exists());
@@ -157,13 +169,13 @@ async fn a_start_that_comes_to_the_guard_after_the_lease_is_refused_whatever_lea
     let folder = tempfile::tempdir().unwrap();
     let ran = folder.path().join("ran");
     let executor = executor();
-    let until = crate::clock::since_boot() + Duration::from_millis(200);
+    let until = crate::clock::since_boot() + Duration::from_secs(2);
     executor.guard.lease_until(until);
     let kept = Spec { keep_on_lease_loss: true, ..spec(&format!("touch {}", ran.display())) };
     let (mut run, guard) = hanging(&executor, kept).await;
     tokio::time::sleep(until.saturating_sub(crate::clock::since_boot())).await;
     executor.guard.lease_until(until + Duration::from_secs(60));
-    kill(guard, Signal::SIGCONT).unwrap();
+    drop(guard);
     let done = run.end().await;
     assert_eq!(done.outcome, Outcome::Lost);
     assert_eq!(done.err, "the worker's lease had run out before it started");
@@ -174,11 +186,10 @@ async fn a_start_that_comes_to_the_guard_after_the_lease_is_refused_whatever_lea
 async fn a_start_that_hangs_is_timed_out() {
     let spec = Spec { timeout: Some(Duration::from_millis(100)), ..spec("sleep 600") };
     let executor = executor();
-    let (mut run, guard) = hanging(&executor, spec).await;
+    let (mut run, _guard) = hanging(&executor, spec).await;
     let done = timeout(Duration::from_secs(10), run.end()).await.unwrap();
     assert_eq!(done.outcome, Outcome::TimedOut);
     assert_eq!(done.err, "timed out after 100 ms before it started");
-    kill(guard, Signal::SIGCONT).unwrap();
 }
 
 #[tokio::test]
