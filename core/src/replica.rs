@@ -38,6 +38,13 @@ pub struct Item {
     pub lease: i64,
 }
 
+impl Item {
+    /// How long its key and its value are together, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// What the feed delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feed {
@@ -558,9 +565,7 @@ mod tests {
         let mut replica: Replica = Replica::default();
         let now = Utc::now();
         let cursor = r#"{"rev":2,"expr":"* * * * *","zone":"UTC","enabled":true,"through":"2026-01-01T00:00:00Z"}"#;
-        let items = |job: &str| {
-            vec![put("/cron/cursor/a", cursor, 3), put("/cron/jobs/a", job, 2)]
-        };
+        let items = |job: &str| vec![put("/cron/cursor/a", cursor, 3), put("/cron/jobs/a", job, 2)];
         let known = Feed::Snapshot { revision: 9, cluster: 1, items: items(JOB) };
         let other = JOB.replace("true", "false");
         let restored = Feed::Snapshot { revision: 8, cluster: 1, items: items(&other) };
