@@ -39,6 +39,13 @@ pub struct Item {
     pub lease: i64,
 }
 
+impl Item {
+    /// How long its key and its value are together, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// What the feed delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Feed {

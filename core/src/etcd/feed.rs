@@ -17,6 +17,10 @@ const ANTI_ENTROPY: Duration = Duration::from_secs(600);
 /// Pauses between attempts to connect grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
+/// A message of less is whole, or the last fragment of one, in bytes: etcd fills the others up to
+/// 2 MiB, short of what no longer fits, which is 1.5 MiB at most (its `--max-request-bytes`).
+const WHOLE: usize = 256 << 10;
+
 /// Batches and pages between etcd and their reader: a slow reader slows them, not the memory.
 const FEED_BOUND: usize = 8;
 
@@ -177,7 +181,8 @@ impl Follower {
         }
         let items: Vec<Item> = answer.events().iter().filter_map(event).collect();
         let last = items.last()?.mod_revision;
-        if self.sender.send(Feed::Changes { revision: last, items }).await.is_err() {
+        let revision = applied(&items, last);
+        if self.sender.send(Feed::Changes { revision, items }).await.is_err() {
             return Some(End::ReceiverGone);
         }
         // A transaction can be cut into fragments: read its revision again after a disconnect.
@@ -203,10 +208,36 @@ impl Follower {
     }
 }
 
+/// Up to which revision everything is known after these changes, of which the last is of `last`. More
+/// of that revision may follow a large message; which one is a fragment, the client does not tell.
+fn applied(items: &[Item], last: i64) -> i64 {
+    let bytes: usize = items.iter().map(Item::size).sum();
+    if bytes < WHOLE { last } else { last - 1 }
+}
+
 fn event(event: &etcd_client::Event) -> Option<Item> {
     let mut item = Item::from(event.kv()?.clone());
     if event.event_type() == EventType::Delete {
         item.value = None;
     }
     Some(item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_of_what_may_be_a_fragment_is_not_known_to_the_end() {
+        let item = |bytes| Item {
+            key: Vec::new(),
+            value: Some(vec![0; bytes]),
+            mod_revision: 7,
+            create_revision: 7,
+            lease: 0,
+        };
+        assert_eq!(applied(&[item(100)], 7), 7);
+        assert_eq!(applied(&[item(WHOLE)], 7), 6);
+        assert_eq!(applied(&[item(WHOLE / 2), item(WHOLE / 2)], 7), 6);
+    }
 }

@@ -129,8 +129,7 @@ impl Pages {
 
 /// How many keys the page after this one has, of a list of so many keys.
 fn next_limit(page: &[Item], keys: i64) -> i64 {
-    let size = |item: &Item| item.key.len() + item.value.as_ref().map_or(0, Vec::len);
-    let bytes: usize = page.iter().map(size).sum();
+    let bytes: usize = page.iter().map(Item::size).sum();
     let each = i64::try_from(bytes / page.len().max(1)).unwrap_or(PAGE_BYTES).max(1);
     (keys / PAGES).clamp(PAGE, LONGEST_PAGE).min(PAGE_BYTES / each).max(1)
 }

@@ -68,11 +68,15 @@ async fn a_watch_does_not_go_on_in_another_cluster() {
     let endpoints = [one.etcd_url(), other.etcd_url()];
     let etcd = Etcd::connect(&endpoints, Keys::new("/cron").unwrap()).await.unwrap();
     let mut feed = etcd.feed();
-    let mut listed = async || loop {
-        let fed = timeout(PATIENCE, feed.recv()).await.unwrap().unwrap();
-        if let Feed::Snapshot { cluster, .. } = fed {
-            break cluster;
-        }
+    let mut listed = async || {
+        let cluster = async {
+            loop {
+                if let Feed::Snapshot { cluster, .. } = feed.recv().await.unwrap() {
+                    break cluster;
+                }
+            }
+        };
+        timeout(PATIENCE, cluster).await.unwrap()
     };
     let first = listed().await;
     let (mut first_of, next) = if first == cluster_of_one { (one, other) } else { (other, one) };
