@@ -25,6 +25,8 @@ const CAPACITY: u32 = 4096;
 const PUTS: usize = 100;
 /// Transactions under way at once.
 const FLIGHTS: usize = 8;
+/// The largest message of a watch, in bytes.
+const WATCH_LIMIT: usize = 1 << 30;
 /// For what ought to happen at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,7 +154,9 @@ impl Scene {
         let header = self.etcd.put(format!("{prefix}end"), "", None).await.unwrap();
         let end = header.header().unwrap().revision();
         let options = WatchOptions::new().with_prefix().with_start_revision(revision + 1);
-        let mut watch = self.etcd.watch(prefix.clone(), Some(options)).await.unwrap();
+        // All of it may come as one message.
+        let watch = self.etcd.watch_client().max_decoding_message_size(WATCH_LIMIT);
+        let mut watch = { watch }.watch(prefix.clone(), Some(options)).await.unwrap();
         let mut claims = Vec::new();
         while let Some(answer) = watch.message().await.unwrap() {
             for kv in answer.events().iter().filter_map(|event| event.kv()) {

@@ -46,8 +46,6 @@ pub(crate) mod shell;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// How long a start waits for a guard that is being started again, which takes a moment.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Starts that wait for the guard: as many as may be under way at once, and then some.
 const STARTS_BOUND: usize = 64;
 /// How long the guard may leave its full socket unread before it is started again.
@@ -101,8 +99,8 @@ impl Guard {
     /// when `before` has passed, since boot, refuses.
     ///
     /// # Errors
-    /// No guard could be told within two seconds. Should one be told later, the keeper finds its
-    /// socket closed.
+    /// There is no guard, and another that was started in its place failed too. However many starts
+    /// wait for one that works, none of them fails.
     pub(crate) async fn keeper(
         &self,
         spec: &Spec,
@@ -115,13 +113,10 @@ impl Guard {
             known.runs.insert(run, terms);
         });
         let (told, was_told) = oneshot::channel();
-        let asking = async {
-            let asked = self.starts.send(Start { run, before, files, told }).await;
-            asked.is_ok() && was_told.await.is_ok()
-        };
-        match timeout(PATIENCE, asking).await {
-            Ok(true) => Ok(()),
-            _ => Err(io::Error::other("the worker has no guard now; see its log")),
+        let asked = self.starts.send(Start { run, before, files, told }).await;
+        match asked.is_ok() && was_told.await.is_ok() {
+            true => Ok(()),
+            false => Err(io::Error::other("the worker has no guard now; see its log")),
         }
     }
 
@@ -217,6 +212,10 @@ async fn keep(
             pause = PAUSES.0;
         }
         error!("no guard over the runs: {why}; starting one again");
+        if pause > PAUSES.0 {
+            // Whoever waits is told that there is none.
+            while starts.try_recv().is_ok() {}
+        }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
@@ -236,6 +235,9 @@ async fn one(
     let mut told = Told::default();
     let mut start: Option<Start> = None;
     loop {
+        // One each time, however often what is known changes: thousands of runs that begin and end
+        // must not keep the next ones waiting.
+        start = start.or_else(|| starts.try_recv().ok());
         let text = told.catch_up(&known.borrow_and_update());
         let telling = async {
             channel.write_all(text.as_bytes()).await?;
