@@ -520,6 +520,7 @@ pub struct Chunk {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::testing::{at, name};
 
     #[test]
     fn a_state_of_a_later_version_is_read_as_unknown() {
@@ -530,10 +531,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_kept_for_days_counts_from_the_end_and_a_live_run_is_kept() {
-        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
         let (start, end) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T06:00:00Z"));
-        let name = JobName::new("long").unwrap();
-        let live = RunRecord::new(RunId::new(start), &name, Outcome::Running, start);
+        let live = RunRecord::new(RunId::new(start), &name("long"), Outcome::Running, start);
         assert_eq!(live.clone().kept_for(Some(1)).expire_at, None);
         let over = live.ended(Outcome::Failed, end, "x");
         assert_eq!(over.clone().kept_for(Some(1)).expire_at, Some(at("2026-01-03T06:00:00Z")));

@@ -59,11 +59,16 @@ impl<K: Ord + Clone + Hash> Agenda<K> {
 
     /// Moves the keys that are `wanted` to other instants, all by the same length of time.
     pub(crate) fn shift(&mut self, by: TimeDelta, wanted: impl Fn(&K) -> bool) {
-        let moved: Vec<_> = self.order.iter().filter(|(_, key)| wanted(key)).cloned().collect();
-        for (at, key) in moved {
-            self.insert(key, at.checked_add_signed(by).unwrap_or(at));
+        let found: Vec<_> = self.order.iter().filter(|(_, key)| wanted(key)).cloned().collect();
+        for (at, key) in found {
+            self.insert(key, moved(at, by));
         }
     }
+}
+
+/// The instant that a clock shows in place of `at` once it was set by so much.
+pub(crate) fn moved(at: DateTime<Utc>, by: TimeDelta) -> DateTime<Utc> {
+    at.checked_add_signed(by).unwrap_or(at)
 }
 
 #[cfg(test)]

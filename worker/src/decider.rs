@@ -23,6 +23,7 @@ use carillon_core::steps::Step;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{debug, info, warn};
 
+use crate::agenda::moved;
 use crate::claim::{Effect, Proposal, propose, propose_lost, propose_trigger, propose_unstarted};
 use crate::runs::Runs;
 use crate::schedule::{Due, Schedule};
@@ -294,11 +295,12 @@ impl Decider {
     ) {
         let Proposal { step: Step { job, then, .. }, effect } = proposal;
         self.deciding.remove(&job);
-        let run = match &effect {
-            Effect::Begins(live, _) => Some(live.run),
-            Effect::Records(_) | Effect::Moves | Effect::Tidies => None,
+        let set = match &effect {
+            Effect::Begins(live, _) => {
+                self.runs.answered(live.run).map(|at| at - live.value.since).unwrap_or_default()
+            }
+            Effect::Records(_) | Effect::Moves | Effect::Tidies => TimeDelta::zero(),
         };
-        let set = run.map(|run| self.runs.answered(run)).unwrap_or_default();
         let settles = matches!(effect, Effect::Records(_));
         let look_again = match answer {
             Ok(Answer::Done(revision)) => {
@@ -626,11 +628,6 @@ impl Decider {
             standing_by: self.schedule.barred(),
         }
     }
-}
-
-/// The instant that a clock shows in place of `at` once it was set by so much.
-fn moved(at: DateTime<Utc>, by: TimeDelta) -> DateTime<Utc> {
-    at.checked_add_signed(by).unwrap_or(at)
 }
 
 #[cfg(test)]

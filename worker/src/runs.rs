@@ -8,16 +8,10 @@ use carillon_core::id::{RunId, WorkerId};
 use carillon_core::run::{LiveRun, RunState};
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::agenda::moved;
+
 /// A claim that has waited for so long tells that etcd is slow for all.
 const LONG: TimeDelta = TimeDelta::milliseconds(100);
-
-/// A claim that has not been answered yet.
-struct Claim {
-    /// When it was made, by the clock as it is set now.
-    at: DateTime<Utc>,
-    /// By how much the clock was set since.
-    set: TimeDelta,
-}
 
 /// A run that this process started.
 struct Mine {
@@ -40,7 +34,8 @@ struct Ended {
 /// Every run that this process has claimed, and those that it must not start again.
 #[derive(Default)]
 pub(crate) struct Runs {
-    pending: BTreeMap<RunId, Claim>,
+    /// Claims that have not been answered yet, and when they were made, by the clock as it is set now.
+    pending: BTreeMap<RunId, DateTime<Utc>>,
     live: HashMap<RunId, Mine>,
     /// Ended runs whose end the watch has not shown yet: until then it may still bring the claim.
     ended: HashMap<RunId, Ended>,
@@ -49,20 +44,17 @@ pub(crate) struct Runs {
 impl Runs {
     /// A claim is made.
     pub fn claim(&mut self, run: RunId, at: DateTime<Utc>) {
-        self.pending.insert(run, Claim { at, set: TimeDelta::zero() });
+        self.pending.insert(run, at);
     }
 
-    /// A claim is answered, or given up. Returns by how much the clock was set meanwhile.
-    pub fn answered(&mut self, run: RunId) -> TimeDelta {
-        self.pending.remove(&run).map(|claim| claim.set).unwrap_or_default()
+    /// A claim is answered, or given up. Returns when it was made, by the clock as it is set now.
+    pub fn answered(&mut self, run: RunId) -> Option<DateTime<Utc>> {
+        self.pending.remove(&run)
     }
 
     /// The clock was set by so much.
     pub fn clock_set(&mut self, by: TimeDelta) {
-        for claim in self.pending.values_mut() {
-            claim.at = claim.at.checked_add_signed(by).unwrap_or(claim.at);
-            claim.set += by;
-        }
+        self.pending.values_mut().for_each(|at| *at = moved(*at, by));
     }
 
     /// How many claims are under way.
@@ -72,7 +64,7 @@ impl Runs {
 
     /// Whether a claim has waited for etcd for long.
     pub fn waits_long(&self, now: DateTime<Utc>) -> bool {
-        self.pending.values().any(|claim| now - claim.at >= LONG)
+        self.pending.values().any(|at| now - *at >= LONG)
     }
 
     /// How many runs are live or may become so.
@@ -208,7 +200,7 @@ mod tests {
         let by = TimeDelta::hours(1);
         runs.clock_set(by);
         assert!(!runs.waits_long(now + by) && runs.waits_long(now + by + LONG));
-        assert_eq!(runs.answered(run), by);
+        assert_eq!(runs.answered(run), Some(now + by));
         assert!(!runs.waits_long(now + by + LONG));
     }
 

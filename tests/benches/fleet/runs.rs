@@ -25,16 +25,16 @@ pub(crate) async fn run(stack: &Stack) {
         let (after, secs) = (counted(&mut scene).await, begun.elapsed().as_secs_f64());
         let rate = |n: usize| (after[n] - before[n]) / secs;
         println!(
-            "{:9}   {:6.0} a second end, {:6.0} a second are in MongoDB by then",
+            "{:9}   {:6.0} a second end; {:6.0} records a second more wait for MongoDB",
             crate::bars::workers(workers),
             rate(0),
-            rate(0) - rate(1),
+            rate(1),
         );
         scene.clear().await;
     }
 }
 
-/// Runs that have ended, and those of them that MongoDB has not acknowledged yet.
+/// Runs that have ended, and records, of skipped slots too, that MongoDB has not acknowledged.
 async fn counted(scene: &mut Scene) -> [f64; 2] {
     let ended = Numbers::of(&scene.desks()).sum("runs_ended_total");
     let (waiting, _) = scene.count("done/").await;

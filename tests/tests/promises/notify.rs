@@ -107,6 +107,12 @@ async fn everything(scene: &Scene) -> String {
     all
 }
 
+/// What a record calls for, to these targets, and no recovery.
+fn call(event: Event, to: &[&str]) -> Call {
+    let to = to.iter().map(|&to| to.to_owned()).collect();
+    Call { event, to, recovery: false, on_worker: None, pending: true }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_and_the_recovery_from_it_are_told_once_by_three_workers() {
     let receiver = Receiver::start().await.unwrap();
@@ -296,8 +302,7 @@ async fn that_a_run_goes_on_is_told_however_late_its_record_comes() {
     let (records, now) = (&scene.records, Utc::now());
     let slow =
         RunRecord::new(RunId::new(now), &JobName::new("slow").unwrap(), Outcome::Running, now);
-    let to = vec!["pager".to_owned()];
-    let call = Call { event: Event::Running, to, recovery: false, on_worker: None, pending: false };
+    let call = Call { pending: false, ..call(Event::Running, &["pager"]) };
     records.put_out(&slow, &call, now).await.unwrap();
     let id = records.due(&["pager"], 1, now).await.unwrap().remove(0).0;
     let at = |n| now + TimeDelta::milliseconds(n);
@@ -322,13 +327,7 @@ async fn a_worker_whose_clock_is_wrong_tells_nothing_until_it_is_right() {
     let receiver = Receiver::start().await.unwrap();
     let (mut scene, _folder) = fleet(0, &[("pager", receiver.port())], &[]).await;
     let (records, now) = (&scene.records, Utc::now());
-    let call = Call {
-        event: Event::Failure,
-        to: vec!["pager".to_owned()],
-        recovery: false,
-        on_worker: None,
-        pending: true,
-    };
+    let call = call(Event::Failure, &["pager"]);
     let failed = RunRecord {
         notify: Some(Box::new(call)),
         ..RunRecord::new(RunId::new(now), &JobName::new("far").unwrap(), Outcome::Failed, now)
@@ -386,13 +385,7 @@ async fn a_message_is_held_by_one_at_a_time_and_given_up_after_a_day() {
     let stack = Stack::shared().await.unwrap();
     let records = Records::connect(&stack.mongo_uri(), &stack.fresh_prefix()).await.unwrap();
     let (now, name) = (Utc::now(), JobName::new("held").unwrap());
-    let call = |to: &[&str]| Call {
-        event: Event::Failure,
-        to: to.iter().map(|&to| to.to_owned()).collect(),
-        recovery: true,
-        on_worker: None,
-        pending: true,
-    };
+    let call = |to: &[&str]| Call { recovery: true, ..call(Event::Failure, to) };
     let targets = ["pager", "nobody", "late"];
     let failed = RunRecord {
         notify: Some(Box::new(call(&targets))),
