@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 
-use super::fork::{fork, leave, reset_signals};
+use super::fork::{fork, fork_into, leave, reset_signals};
 use crate::execute::account::Account;
 use crate::execute::launch::{Launch, StartError};
 
@@ -109,7 +109,10 @@ pub(super) fn start(
         talk,
     };
     let (mut told, mut tell) = io::pipe().map_err(fail)?;
-    let Some(shell) = fork().map_err(fail)? else {
+    let group = launch.cgroup.as_ref().and_then(|group| File::open(group).ok());
+    // Where there is none, the marker and descent do.
+    let grouped = group.as_ref().and_then(|group| fork_into(group).ok());
+    let Some(shell) = grouped.map_or_else(fork, Ok).map_err(fail)? else {
         let Err((step, error)) = prepared.become_shell();
         say(&mut tell, step, error);
         leave(127);
@@ -150,10 +153,6 @@ impl Prepared<'_> {
         dup2_stderr(&self.err).map_err(at(Step::Streams))?;
         if let Some(mask) = self.launch.umask {
             umask(Mode::from_raw_mode(mask));
-        }
-        if let Some(cgroup) = &self.launch.cgroup {
-            // Where it fails, the marker and descent do.
-            fs::write(cgroup.join("cgroup.procs"), "0").ok();
         }
         // As whoever the worker is: another user may not raise what was lowered.
         if let Some(nice) = self.launch.nice {
