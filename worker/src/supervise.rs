@@ -122,7 +122,7 @@ impl Supervisor {
         let spec = Spec::new(live.run, &checked.job, self.variables(live));
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = mpsc::channel(STATES_BOUND);
-        let advancing = tokio::spawn(advance(self.courier.clone(), live.clone(), states));
+        let advancing = tokio::spawn(self.clone().advance(live.clone(), states));
         let due = match live.value.trigger {
             // One that is caught up is late on purpose.
             Trigger::Schedule => live
@@ -156,7 +156,10 @@ impl Supervisor {
         drop(slow);
         drop(state);
         let record = match running.join_next().await {
-            Some(Ok(finished)) => self.finish(&charge, record, finished).await,
+            Some(Ok(finished)) => {
+                self.executor.starts_first().await;
+                self.finish(&charge, record, finished).await
+            }
             // Only a bug gets here.
             failed => {
                 error!(job = %live.job, run = %live.run, "the run's task failed: {failed:?}");
@@ -170,6 +173,21 @@ impl Supervisor {
         // It ends by itself: its watch is closed, and its writes are refused from now on.
         drop(advancing);
         charge.over(lateness, outcome, ended_at)
+    }
+
+    /// Writes each state of a run into its key, one after the other, so that none is passed over.
+    async fn advance(self, mut live: LiveRun, mut states: mpsc::Receiver<Running>) {
+        while let Some(value) = states.recv().await {
+            if value.state == RunState::Running {
+                self.executor.starts_first().await;
+            }
+            live.value = value;
+            match self.courier.send(Step::advance(self.courier.keys(), &live)).await {
+                Ok(Answer::Done(_)) => {}
+                Ok(Answer::Refused(_)) => return,
+                Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),
+            }
+        }
     }
 
     /// Settles a run whose supervisor has failed, which only a bug can do, once nothing of it is left.
@@ -399,18 +417,6 @@ fn progress(id: RunId, p: &crate::execute::Progress) -> Progress {
         max_rss_bytes: i64::try_from(p.max_rss_bytes).ok(),
         output_bytes: i64::try_from(p.output_bytes).unwrap_or(i64::MAX),
         last_line: Some(p.last_line.clone()),
-    }
-}
-
-/// Writes each state of a run into its key, one after the other, so that none is passed over.
-async fn advance(courier: Courier, mut live: LiveRun, mut states: mpsc::Receiver<Running>) {
-    while let Some(value) = states.recv().await {
-        live.value = value;
-        match courier.send(Step::advance(courier.keys(), &live)).await {
-            Ok(Answer::Done(_)) => {}
-            Ok(Answer::Refused(_)) => return,
-            Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),
-        }
     }
 }
 

@@ -1,15 +1,13 @@
 //! Runs of an earlier life of the worker, which was killed together with its guard.
 //!
-//! A worker keeps an empty file for each live run in its state folder. When it starts, it ends what
-//! carries the marker of such a run. So nothing is touched that belongs to another worker or another
+//! A worker keeps a list of its live runs, the [ledger](super::ledger). When it starts, it ends what
+//! carries the marker of a run that is on it. So nothing is touched that belongs to another worker or another
 //! fleet, nor what a run that had ended by itself has left in the background.
 //! A start that still hangs carries no marker yet; it comes to nothing by itself, for its worker is
 //! gone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carillon_core::id::RunId;
@@ -18,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::cgroup::Cgroups;
+use super::ledger::Ledger;
 use super::marker::{self, Process};
 use super::usage::Census;
 
@@ -25,42 +24,6 @@ use super::usage::Census;
 const GRACE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// The list of live runs.
-#[derive(Debug, Clone)]
-pub(super) struct Ledger(PathBuf);
-
-impl Ledger {
-    /// One in the folder `live` of this one.
-    pub(super) fn new(folder: &Path) -> Self {
-        let folder = folder.join("live");
-        if let Err(e) = fs::create_dir_all(&folder) {
-            warn!("cannot keep a list of live runs in {}: {e}", folder.display());
-        }
-        Self(folder)
-    }
-
-    /// What is on it.
-    pub(super) fn runs(&self) -> Vec<RunId> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-    }
-
-    /// The run is about to be started. Where this fails, only its trace is missing.
-    pub(super) async fn begin(&self, run: RunId) {
-        tokio::fs::File::create(self.0.join(run.to_string())).await.ok();
-    }
-
-    /// Nothing of the run is to be ended any more.
-    pub(super) async fn end(&self, run: RunId) {
-        match tokio::fs::remove_file(self.0.join(run.to_string())).await {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                warn!(%run, "cannot strike the run off the list of live ones: {e}");
-            }
-            _ => {}
-        }
-    }
-}
 
 /// Ends what is left of `runs`, and strikes them off. What an earlier guard still looks after is left
 /// to it.
@@ -109,7 +72,7 @@ pub(super) async fn end(
             if let Some(cgroups) = &cgroups {
                 cgroups.remove(run);
             }
-            ledger.end(run).await;
+            ledger.end(run);
         }
         if !runs.is_empty() {
             sleep(PAUSE).await;

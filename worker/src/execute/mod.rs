@@ -27,14 +27,15 @@ use rustix::process::Signal;
 use tokio::select;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use capture::Pipes;
 pub(crate) use capture::dropped_note;
 use cgroup::Cgroups;
-use earlier::Ledger;
 use guard::Guard;
 use ladder::Cause;
 use launch::{Launch, StartError};
+use ledger::Ledger;
 use live::{Live, Orders};
 use process::Tree;
 use usage::Census;
@@ -48,6 +49,7 @@ mod earlier;
 pub(crate) mod guard;
 mod ladder;
 mod launch;
+mod ledger;
 mod live;
 mod marker;
 mod process;
@@ -231,9 +233,15 @@ impl Executor {
     /// The same, which keeps a list of its live runs in this folder, and begins to end what is left
     /// of those that an earlier life of the worker has left in it. Needs a runtime.
     pub(crate) fn keeping_ledger(self, folder: &Path) -> Self {
-        let ledger = Ledger::new(folder);
-        let (runs, cgroups) = (ledger.runs(), self.cgroups.clone());
-        tokio::spawn(earlier::end(ledger.clone(), runs, self.census.clone(), cgroups));
+        let (ledger, runs) = match Ledger::open(folder) {
+            Ok(opened) => opened,
+            Err(e) => {
+                warn!("cannot keep a list of live runs in {}: {e}", folder.display());
+                return self;
+            }
+        };
+        let (census, cgroups) = (self.census.clone(), self.cgroups.clone());
+        tokio::spawn(earlier::end(ledger.clone(), runs, census, cgroups));
         Self { ledger: Some(ledger), ..self }
     }
 
@@ -263,22 +271,28 @@ impl Executor {
         }
         let run = spec.run;
         if let Some(ledger) = &self.ledger {
-            ledger.begin(run).await;
+            ledger.begin(run);
         }
         let finished = self.launch(spec, orders, events, before, asked).await;
         // Not where this future is dropped: then there may still be what to end.
-        self.forget(run).await;
+        self.forget(run);
         finished
     }
 
+    /// Waits until the starts that wait now are under way, 500 ms at most: what is due goes before
+    /// what is over, and before what is only told.
+    pub(crate) async fn starts_first(&self) {
+        timeout(START_PATIENCE, self.starts.acquire()).await.ok();
+    }
+
     /// Nothing is left of the run that is to be ended.
-    async fn forget(&self, run: RunId) {
+    fn forget(&self, run: RunId) {
         self.guard.ended(run);
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove(run);
         }
         if let Some(ledger) = &self.ledger {
-            ledger.end(run).await;
+            ledger.end(run);
         }
     }
 
@@ -296,7 +310,7 @@ impl Executor {
             quiet = if killed == 0 { quiet + 1 } else { 0 };
             sleep(pause).await;
         }
-        self.forget(run).await;
+        self.forget(run);
     }
 
     async fn launch(

@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroups;
+use super::super::ledger;
 use super::super::process::Tree;
 use super::super::usage;
 use super::*;
@@ -205,12 +206,13 @@ async fn what_an_earlier_life_has_left_is_ended_and_nothing_else() {
         sleep.arg("600").env("CARILLON_RUN", run.to_string()).spawn().unwrap()
     };
     let (mut left, mut other) = (start(ours), start(another));
-    let live = folder.path().join("live");
-    fs::create_dir(&live).unwrap();
-    fs::write(live.join(ours.to_string()), "").unwrap();
+    let live = folder.path().join(ledger::NAME);
+    fs::write(&live, format!("{ours}\n")).unwrap();
     let executor = executor().keeping_ledger(folder.path());
     let over = async {
-        while left.try_wait().unwrap().is_none() || live.join(ours.to_string()).exists() {
+        while left.try_wait().unwrap().is_none()
+            || !fs::read_to_string(&live).unwrap().trim().is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -219,10 +221,10 @@ async fn what_an_earlier_life_has_left_is_ended_and_nothing_else() {
     other.kill().unwrap();
     other.wait().unwrap();
     // A run stands there while it lives.
-    let mut run = Followed::start_by(&executor, spec(&format!("ls {}", live.display())));
+    let mut run = Followed::start_by(&executor, spec(&format!("cat {}", live.display())));
     let id = run.end().await.output;
     assert!(id.trim().parse::<RunId>().is_ok(), "{id}");
-    assert_eq!(fs::read_dir(live).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(live).unwrap().trim(), "");
 }
 
 #[tokio::test]
