@@ -156,10 +156,7 @@ impl Supervisor {
         drop(slow);
         drop(state);
         let record = match running.join_next().await {
-            Some(Ok(finished)) => {
-                self.executor.starts_first().await;
-                self.finish(&charge, record, finished).await
-            }
+            Some(Ok(finished)) => self.finish(&charge, record, finished).await,
             // Only a bug gets here.
             failed => {
                 error!(job = %live.job, run = %live.run, "the run's task failed: {failed:?}");

@@ -23,16 +23,12 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Looks the job's user up; without one, the worker's own. May wait for a name service, so it
-    /// is called where blocking is allowed.
+    /// Looks a job's user up. May wait for a name service, so it is called where blocking is allowed.
     ///
     /// # Errors
     /// There is no such user, or the worker may not become it.
-    pub(crate) fn find(user: Option<&str>) -> Result<Self, StartError> {
+    pub(crate) fn find(name: &str) -> Result<Self, StartError> {
         let own = geteuid();
-        let Some(name) = user else {
-            return Ok(Self::own(own));
-        };
         let found = User::from_name(name)
             .map_err(|e| StartError::UserLookup(name.to_owned(), e.desc()))?
             .ok_or_else(|| StartError::NoUser(name.to_owned()))?;
@@ -43,7 +39,8 @@ impl Account {
     }
 
     /// The worker's own account. A container may run it under an id that no database knows.
-    fn own(uid: Uid) -> Self {
+    pub(crate) fn own() -> Self {
+        let uid = geteuid();
         User::from_uid(uid).ok().flatten().map_or_else(
             || Self {
                 name: uid.to_string(),
@@ -99,7 +96,7 @@ mod tests {
 
     #[test]
     fn later_layers_of_the_environment_win() {
-        let account = Account::find(None).unwrap();
+        let account = Account::own();
         let env = BTreeMap::from([
             ("LANG".to_owned(), "de_DE".to_owned()),
             ("CARILLON_JOB".to_owned(), "forged".to_owned()),

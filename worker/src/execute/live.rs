@@ -125,12 +125,12 @@ impl Live {
         Self { cgroups, ..self }
     }
 
-    /// Follows the run to its end.
+    /// Follows the run until nothing more comes of it.
     pub(super) async fn follow(
         mut self,
         orders: &mut Orders,
         events: &mpsc::Sender<Event>,
-    ) -> Finished {
+    ) -> Self {
         let mut heard = true;
         loop {
             let phase = self.ladder.phase();
@@ -140,7 +140,7 @@ impl Live {
                 while let Some(notice) = self.notices.pop_front()
                     && events.try_send(notice).is_ok()
                 {}
-                return self.finish().await;
+                return self;
             }
             let draining = matches!(phase, Phase::Draining(_));
             // In this order: a run that is over cannot be killed any more, and no amount of output
@@ -325,7 +325,8 @@ impl Live {
         permit.send(notice.unwrap_or_else(|| Event::Output(self.output.take_batch())));
     }
 
-    async fn finish(self) -> Finished {
+    /// Has it reaped, and says what became of it.
+    pub(super) async fn finish(self) -> Finished {
         let now = clock::now();
         let kept = self.output.finish(now);
         let remains = self.tree.reap().await;

@@ -328,10 +328,10 @@ impl Executor {
             Err(finished) => return finished,
         };
         let cgroups = self.cgroups.clone().filter(|_| spec.launch.cgroup.is_some());
-        Live::new(spec, tree, pipes, self.census.clone())
-            .in_cgroup(cgroups)
-            .follow(&mut orders, &events)
-            .await
+        let live = Live::new(spec, tree, pipes, self.census.clone()).in_cgroup(cgroups);
+        let over = live.follow(&mut orders, &events).await;
+        self.starts_first().await;
+        over.finish().await
     }
 
     /// Has its shell started; an error is what became of a run that has none.

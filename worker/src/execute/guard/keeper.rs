@@ -11,13 +11,14 @@
 //! It outlives a guard that is killed. When the worker goes, it stays until nothing of the run is
 //! left.
 
-use std::fs::{self, File};
+use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
-use nix::sys::prctl::set_child_subreaper;
+use nix::sys::prctl::{set_child_subreaper, set_name};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -26,6 +27,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, wait};
 
 use super::{serve, shell};
+use crate::execute::account::Account;
 use crate::execute::launch::{Launch, Reply};
 use crate::execute::marker::{KEEPER, STARTER};
 
@@ -43,15 +45,16 @@ impl Files {
     }
 }
 
-/// Keeps one run, from its start on, until the worker has no more use for it.
+/// Keeps one run, from its start on, until the worker has no more use for it. Nothing is read from
+/// `null`; `own` is whom a run without a user runs as.
 ///
 /// # Errors
 /// The kernel refuses what it never does, or the worker is gone before the start.
-pub(super) fn keep(files: Files) -> io::Result<()> {
-    fs::write("/proc/self/comm", STARTER).ok();
+pub(super) fn keep(files: Files, null: &File, own: Account) -> io::Result<()> {
+    be_called(STARTER);
     set_child_subreaper(true)?;
     // Standard input is the guard's own channel.
-    dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdin(null)?;
     let children = serve::children()?;
     let mut talk = UnixStream::from(files.talk);
     let mut orders = BufReader::new(talk.try_clone()?);
@@ -61,11 +64,11 @@ pub(super) fn keep(files: Files) -> io::Result<()> {
     }
     let launch: Launch = serde_json::from_str(&line)?;
     tell(&mut talk, &Reply::Kept { keeper: Pid::this().as_raw() })?;
-    let shell = match shell::start(&launch, files.out, files.err, &talk) {
+    let shell = match shell::start(&launch, own, files.out, files.err, &talk) {
         Ok(shell) => shell,
         Err(e) => return tell(&mut talk, &Reply::Failed(e.to_string())),
     };
-    fs::write("/proc/self/comm", KEEPER).ok();
+    be_called(KEEPER);
     drop((launch, line));
     if tell(&mut talk, &Reply::Started { shell: shell.as_raw() }).is_err() {
         // The worker has gone in this very moment.
@@ -92,6 +95,10 @@ pub(super) fn keep(files: Files) -> io::Result<()> {
         }
         reap_strays(shell)?;
     }
+}
+
+fn be_called(name: &str) {
+    CString::new(name).ok().and_then(|name| set_name(&name).ok());
 }
 
 fn tell(talk: &mut UnixStream, reply: &Reply) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! passes, a keeper ends, or the socket closes.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -54,7 +54,8 @@ pub(crate) fn serve() -> io::Result<()> {
     // It would be called `exe`.
     fs::write("/proc/self/comm", marker::GUARD).ok();
     // A name service that is loaded here is loaded for every keeper.
-    Account::find(None).ok();
+    let own = Account::own();
+    let null = File::open("/dev/null")?;
     let cgroups = Cgroups::find().ok();
     let mut channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?;
@@ -90,7 +91,7 @@ pub(crate) fn serve() -> io::Result<()> {
                         Ok(Some(keeper)) => wards.kept_by(run, keeper.as_raw()),
                         Ok(None) => {
                             drop((channel, timer, children));
-                            if let Err(e) = keeper::keep(files) {
+                            if let Err(e) = keeper::keep(files, &null, own) {
                                 warn!(%run, "keeper: {e}");
                             }
                             leave(0);

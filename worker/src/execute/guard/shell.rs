@@ -12,8 +12,8 @@ use carillon_core::job::Limits;
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{
-    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getgrouplist, getppid,
-    setgroups, setresgid, setresuid, setsid,
+    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdout, execve, getgrouplist, getppid, setgroups,
+    setresgid, setresuid, setsid,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
@@ -70,27 +70,27 @@ struct Prepared<'a> {
     environment: Vec<CString>,
     user: Option<(Uid, Gid, Vec<Gid>)>,
     home: &'a Path,
-    null: File,
     out: OwnedFd,
     err: OwnedFd,
     keeper: Pid,
     talk: &'a UnixStream,
 }
 
-/// Starts the shell as the leader of a session of its own, with these as its output, and returns
-/// once it runs. What of its directory, user or name service hangs, hangs here; what has hung until
+/// Starts the shell as the leader of a session of its own, with these as its output and its
+/// input that of this process, as `own` where the job names nobody, and returns once it runs. What of its directory, user or name service hangs, hangs here; what has hung until
 /// the worker, at the other end of `talk`, or this process was gone is not started.
 ///
 /// # Errors
 /// Says what the operator has to mend.
 pub(super) fn start(
     launch: &Launch,
+    own: Account,
     out: OwnedFd,
     err: OwnedFd,
     talk: &UnixStream,
 ) -> Result<Pid, StartError> {
     let fail = |e: io::Error| StartError::Other(launch.shell.clone(), e);
-    let account = Account::find(launch.user.as_deref())?;
+    let account = launch.user.as_deref().map_or(Ok(own), Account::find)?;
     let environment = account.environment(&launch.shell, &launch.env, &launch.vars);
     let size = environment.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
     let text = |text: String| CString::new(text).map_err(|e| fail(e.into()));
@@ -102,7 +102,6 @@ pub(super) fn start(
         environment: variables.collect::<Result<_, _>>()?,
         user: identity(&account)?,
         home: &account.home,
-        null: File::open("/dev/null").map_err(fail)?,
         out,
         err,
         keeper: Pid::this(),
@@ -148,7 +147,6 @@ impl Prepared<'_> {
         // Cannot fail: a child leads no group.
         setsid().ok();
         reset_signals();
-        dup2_stdin(&self.null).map_err(at(Step::Streams))?;
         dup2_stdout(&self.out).map_err(at(Step::Streams))?;
         dup2_stderr(&self.err).map_err(at(Step::Streams))?;
         if let Some(mask) = self.launch.umask {
