@@ -16,7 +16,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
@@ -25,7 +24,7 @@ use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
 use tokio::select;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
@@ -38,6 +37,7 @@ use launch::{Launch, StartError};
 use ledger::Ledger;
 use live::{Live, Orders};
 use process::Tree;
+use starts::Starts;
 use usage::Census;
 
 use crate::clock;
@@ -53,6 +53,7 @@ mod ledger;
 mod live;
 mod marker;
 mod process;
+mod starts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
@@ -193,13 +194,6 @@ pub(crate) struct Finished {
     pub(crate) ending_took: Option<Duration>,
 }
 
-/// Processes that are being started at once. Hundreds of them would keep everything else, the
-/// claims of the next second too, from the processor.
-const STARTS: usize = 8;
-/// How long a start waits for a place. With this and the wait for the guard it may come later than the
-/// lease was certain for when it was checked: the guard refuses it then.
-const START_PATIENCE: Duration = Duration::from_millis(500);
-
 /// How long a start may still take that is to be ended: one that succeeds meanwhile is ended as every
 /// run is, with its grace.
 const HANGS: Duration = Duration::from_secs(1);
@@ -213,7 +207,7 @@ const QUIET: (Duration, usize) = (Duration::from_millis(50), 3);
 pub(crate) struct Executor {
     census: Census,
     guard: Guard,
-    starts: Arc<Semaphore>,
+    starts: Starts,
     ledger: Option<Ledger>,
     cgroups: Option<Cgroups>,
 }
@@ -221,8 +215,8 @@ pub(crate) struct Executor {
 impl Executor {
     /// One whose runs are started by `guard`, and ended by it when the worker cannot.
     pub(crate) fn new(guard: Guard) -> Self {
-        let starts = Arc::new(Semaphore::new(STARTS));
-        Self { census: Census::default(), guard, starts, ledger: None, cgroups: None }
+        let (census, starts) = (Census::default(), Starts::default());
+        Self { census, guard, starts, ledger: None, cgroups: None }
     }
 
     /// The same, with a control group for each run; absent is none.
@@ -279,10 +273,10 @@ impl Executor {
         finished
     }
 
-    /// Waits until the starts that wait now are under way, 500 ms at most: what is due goes before
-    /// what is over, and before what is only told.
+    /// Waits until no run is to be started, 500 ms at most: what is due goes before what is over, and
+    /// before what is only told.
     pub(crate) async fn starts_first(&self) {
-        timeout(START_PATIENCE, self.starts.acquire()).await.ok();
+        self.starts.none().await;
     }
 
     /// Nothing is left of the run that is to be ended.
@@ -342,8 +336,7 @@ impl Executor {
         before: Option<Duration>,
         asked: DateTime<Utc>,
     ) -> Result<(Tree, Pipes), Finished> {
-        // One that hangs, in a directory of a dead server, must not keep all others waiting.
-        let _place = timeout(START_PATIENCE, self.starts.acquire()).await;
+        let _start = self.starts.begin().await;
         let started = select! {
             biased;
             started = Tree::start(&self.guard, spec, before) => started,
