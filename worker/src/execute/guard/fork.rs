@@ -1,28 +1,11 @@
 //! The system calls of a process that becomes two, which have no safe wrapper.
 
-#![allow(
-    unsafe_code,
-    reason = "fork(2), clone3(2), _exit(2) and signal(2) are not wrapped safely anywhere"
-)]
+#![allow(unsafe_code, reason = "fork(2), _exit(2) and signal(2) are not wrapped safely anywhere")]
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 
-use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
-
-/// `CLONE_INTO_CGROUP` of linux/sched.h.
-const INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// The members of `struct clone_args`, clone(2), that are not zero, by their places.
-mod clone_args {
-    pub(super) const FLAGS: usize = 0;
-    pub(super) const EXIT_SIGNAL: usize = 4;
-    pub(super) const CGROUP: usize = 10;
-    pub(super) const COUNT: usize = 11;
-}
 
 /// Becomes two processes; `None` in the child.
 ///
@@ -35,28 +18,6 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
-    }
-}
-
-/// As [`fork`], and the child is born in this control group, a folder. To move there later makes
-/// the kernel wait until every processor has passed by: 6 ms, in which no process of the machine can
-/// be started.
-///
-/// # Errors
-/// As [`fork`], or the group takes nobody.
-pub(super) fn fork_into(cgroup: &File) -> io::Result<Option<Pid>> {
-    let mut args = [0_u64; clone_args::COUNT];
-    args[clone_args::FLAGS] = INTO_CGROUP;
-    args[clone_args::EXIT_SIGNAL] = Signal::SIGCHLD as u64;
-    args[clone_args::CGROUP] = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
-    // SAFETY: without a flag that shares memory this is fork(2), see there; `args` is as large as is
-    // said, and its addresses are zero, that is absent. What the C library keeps of a thread's own
-    // id is the parent's in the child, which uses it nowhere.
-    let child =
-        unsafe { nix::libc::syscall(nix::libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
-    match Errno::result(child)? {
-        0 => Ok(None),
-        child => Ok(Some(Pid::from_raw(i32::try_from(child).map_err(io::Error::other)?))),
     }
 }
 

@@ -38,6 +38,7 @@ use crate::execute::Spec;
 
 pub(crate) use serve::serve;
 
+mod clone;
 mod fork;
 pub(crate) mod keeper;
 mod line;

@@ -1,4 +1,4 @@
-//! How a forked process becomes the shell of a run.
+//! How a process becomes the shell of a run.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -19,7 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 
-use super::fork::{fork, fork_into, leave, reset_signals};
+use super::clone::beget;
+use super::fork::reset_signals;
 use crate::execute::account::Account;
 use crate::execute::launch::{Launch, StartError};
 
@@ -107,15 +108,14 @@ pub(super) fn start(
         keeper: Pid::this(),
         talk,
     };
-    let (mut told, mut tell) = io::pipe().map_err(fail)?;
+    let (mut told, tell) = io::pipe().map_err(fail)?;
     let group = launch.cgroup.as_ref().and_then(|group| File::open(group).ok());
     // Where there is none, the marker and descent do.
-    let grouped = group.as_ref().and_then(|group| fork_into(group).ok());
-    let Some(shell) = grouped.map_or_else(fork, Ok).map_err(fail)? else {
+    let shell = beget(group.as_ref(), &|| {
         let Err((step, error)) = prepared.become_shell();
-        say(&mut tell, step, error);
-        leave(127);
-    };
+        say(&tell, step, error);
+    })
+    .map_err(fail)?;
     // Theirs only from here on: the pipes must close with the last process of the run.
     drop((prepared, tell));
     let mut why = Vec::new();
@@ -201,7 +201,7 @@ fn set_limit(resource: Resource, limit: u64) -> rustix::io::Result<()> {
 }
 
 /// Tells the parent; after that the child ends.
-fn say(tell: &mut PipeWriter, step: Step, error: Errno) {
+fn say(mut tell: &PipeWriter, step: Step, error: Errno) {
     let step = Step::ALL.iter().position(|known| *known == step).unwrap_or_default();
     let step = u8::try_from(step).unwrap_or_default();
     let [a, b, c, d] = (error as i32).to_le_bytes();
