@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::clock::{self, since_boot};
-use crate::execute::guard::Guard;
+use crate::execute::guard::{Guard, Lease};
 
 /// Seconds after which a worker that does not renew is dead.
 pub(crate) const TTL_SECS: i64 = 10;
@@ -117,7 +117,7 @@ impl Keeper {
             }
             Err(e) => return Loss::Etcd(e),
         }
-        self.guard.lease_until(sent + TTL);
+        self.guard.hold(Lease { id: lease, until: sent + TTL });
         let draining = written.draining;
         self.standing.send_replace(Standing { lease, confirmed: sent, draining });
         info!("registered as {} under lease {lease:x}", self.id);
@@ -128,7 +128,7 @@ impl Keeper {
             let left = self.standing.borrow().left();
             match timeout(left, Self::renewed(&self.etcd, &mut renewals, lease)).await {
                 Ok(Ok(confirmed)) => {
-                    self.guard.lease_until(confirmed + TTL);
+                    self.guard.hold(Lease { id: lease, until: confirmed + TTL });
                     self.standing.send_modify(|standing| standing.confirmed = confirmed);
                 }
                 Ok(Err(loss)) => return loss,

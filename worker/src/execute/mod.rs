@@ -31,7 +31,7 @@ use tracing::warn;
 use capture::Pipes;
 pub(crate) use capture::dropped_note;
 use cgroup::Cgroups;
-use guard::Guard;
+use guard::{Guard, Lease};
 use ladder::Cause;
 use launch::{Launch, StartError};
 use ledger::Ledger;
@@ -255,9 +255,9 @@ impl Executor {
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> Finished {
-        // Whoever asks has just made sure of the lease that stands now. A newer one says nothing: the
-        // run may have been settled as lost in between.
-        let before = self.guard.lease();
+        // Whoever asks has just made sure of the lease that stands now. Another says nothing: the run
+        // may have been settled as lost in between.
+        let under = self.guard.lease();
         let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
@@ -267,7 +267,7 @@ impl Executor {
         if let Some(ledger) = &self.ledger {
             ledger.begin(run);
         }
-        let finished = self.launch(spec, orders, events, before, asked).await;
+        let finished = self.launch(spec, orders, events, under, asked).await;
         // Not where this future is dropped: then there may still be what to end.
         self.forget(run);
         finished
@@ -312,12 +312,12 @@ impl Executor {
         spec: Spec,
         mut orders: Orders,
         events: mpsc::Sender<Event>,
-        before: Option<Duration>,
+        under: Option<Lease>,
         asked: DateTime<Utc>,
     ) -> Finished {
         let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run));
         let spec = Spec { launch: Launch { cgroup, ..spec.launch }, ..spec };
-        let (tree, pipes) = match self.start(&spec, &mut orders, before, asked).await {
+        let (tree, pipes) = match self.start(&spec, &mut orders, under, asked).await {
             Ok(started) => started,
             Err(finished) => return finished,
         };
@@ -333,13 +333,13 @@ impl Executor {
         &self,
         spec: &Spec,
         orders: &mut Orders,
-        before: Option<Duration>,
+        under: Option<Lease>,
         asked: DateTime<Utc>,
     ) -> Result<(Tree, Pipes), Finished> {
         let _start = self.starts.begin().await;
         let started = select! {
             biased;
-            started = Tree::start(&self.guard, spec, before) => started,
+            started = Tree::start(&self.guard, spec, under) => started,
             cause = given_up(orders, spec.timeout) => {
                 self.sweep(spec.run).await;
                 return Err(Finished::before_start(&cause, asked));

@@ -15,7 +15,7 @@
 //! [`Guard`] is the worker's side, `serve` the other. The guard decides nothing that the worker
 //! can decide itself, and knows neither etcd nor jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,6 +49,8 @@ pub(crate) mod tests;
 
 /// Starts that wait for the guard: as many as may be under way at once, and then some.
 const STARTS_BOUND: usize = 64;
+/// What fits into the socket at once or not at all, in bytes.
+const WHOLE: usize = 2048;
 /// How long the guard may leave its full socket unread before it is started again.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// The first and the longest pause before it is started again.
@@ -69,14 +71,25 @@ pub(crate) struct Guard {
 #[derive(Debug, Default)]
 struct Known {
     runs: BTreeMap<RunId, Terms>,
-    lease: Option<Duration>,
+    lease: Option<Lease>,
+    /// The runs that came, went or got a keeper since the guard was told.
+    changed: BTreeSet<RunId>,
+}
+
+/// Until when a lease is certain, since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Its number in etcd.
+    pub(crate) id: i64,
+    /// When the last acknowledged renewal was sent, and the lease's time to live.
+    pub(crate) until: Duration,
 }
 
 /// A run that is to be started.
 #[derive(Debug)]
 struct Start {
     run: RunId,
-    before: Option<Duration>,
+    under: Option<Lease>,
     files: [OwnedFd; 3],
     told: oneshot::Sender<()>,
 }
@@ -88,16 +101,17 @@ impl Guard {
     }
 
     pub(crate) fn start_as(arguments: &'static [&'static str]) -> Self {
-        let (known, to_tell) = watch::channel(Known::default());
+        let known = watch::Sender::new(Known::default());
         let (starts, to_start) = mpsc::channel(STARTS_BOUND);
-        tokio::spawn(keep(arguments, to_tell, to_start));
+        tokio::spawn(keep(arguments, known.clone(), to_start));
         Self { known, starts }
     }
 
     /// Has a keeper forked off for the run; `files` are where its standard output goes, where its
     /// standard error goes, and the keeper's socket. From then on the guard ends the run when the
     /// worker dies, and unless it is to be kept when the lease runs out. A guard that comes to it
-    /// when `before` has passed, since boot, refuses.
+    /// when the lease that the run is `under` is not certain any more refuses, however certain
+    /// another is by then.
     ///
     /// # Errors
     /// There is no guard, and another that was started in its place failed too. However many starts
@@ -105,16 +119,17 @@ impl Guard {
     pub(crate) async fn keeper(
         &self,
         spec: &Spec,
-        before: Option<Duration>,
+        under: Option<Lease>,
         files: [OwnedFd; 3],
     ) -> io::Result<()> {
         let run = spec.run;
         let terms = Terms { grace: spec.grace, keep: spec.keep_on_lease_loss, keeper: None };
         self.known.send_modify(|known| {
             known.runs.insert(run, terms);
+            known.changed.insert(run);
         });
         let (told, was_told) = oneshot::channel();
-        let asked = self.starts.send(Start { run, before, files, told }).await;
+        let asked = self.starts.send(Start { run, under, files, told }).await;
         match asked.is_ok() && was_told.await.is_ok() {
             true => Ok(()),
             false => Err(io::Error::other("the worker has no guard now; see its log")),
@@ -126,6 +141,7 @@ impl Guard {
         self.known.send_modify(|known| {
             if let Some(terms) = known.runs.get_mut(&run) {
                 terms.keeper = Some(keeper);
+                known.changed.insert(run);
             }
         });
     }
@@ -139,19 +155,19 @@ impl Guard {
     pub(crate) fn ended(&self, run: RunId) {
         self.known.send_modify(|known| {
             known.runs.remove(&run);
+            known.changed.insert(run);
         });
     }
 
-    /// Until when the worker's lease is certain, by [`crate::clock::since_boot`]: what its last
-    /// acknowledged renewal was sent at, and the lease's time to live. When this passes, the guard
-    /// ends the runs that were not to be kept; a later deadline does not save them. To be called
-    /// before anything acts on a new lease. Until the first call there is no deadline. Never waits.
-    pub(crate) fn lease_until(&self, since_boot: Duration) {
-        self.known.send_modify(|known| known.lease = Some(since_boot));
+    /// The worker's lease, new or renewed. When it is not certain any more, the guard ends the runs
+    /// that were not to be kept; a later deadline does not save them. To be called before anything
+    /// acts on a new lease. Until the first call there is no deadline. Never waits.
+    pub(crate) fn hold(&self, lease: Lease) {
+        self.known.send_modify(|known| known.lease = Some(lease));
     }
 
-    /// The deadline of [`Guard::lease_until`] as it stands now.
-    pub(crate) fn lease(&self) -> Option<Duration> {
+    /// The lease as it stands now.
+    pub(crate) fn lease(&self) -> Option<Lease> {
         self.known.borrow().lease
     }
 }
@@ -164,22 +180,29 @@ struct Told {
     lease: Option<Duration>,
 }
 
+impl Known {
+    /// Where nothing was told yet, everything is new.
+    fn tell_again(&mut self) {
+        self.changed = self.runs.keys().copied().collect();
+    }
+}
+
 impl Told {
     /// The lines that tell what is new in `known`. The lease comes first: a new run is under the new
     /// one.
-    fn catch_up(&mut self, known: &Known) -> String {
-        let lease = known.lease.filter(|_| known.lease != self.lease).map(Line::Lease);
-        let gone = self.runs.keys().filter(|run| !known.runs.contains_key(run));
-        let is_new = |run: &RunId, terms: &Terms| match self.runs.get(run) {
-            Some(knows_keeper) => !knows_keeper && terms.keeper.is_some(),
-            None => true,
-        };
-        let come = known.runs.iter().filter(|(run, terms)| is_new(run, terms));
-        let lines: Vec<Line> = lease
-            .into_iter()
-            .chain(gone.map(|&run| Line::End(run)))
-            .chain(come.map(|(&run, &terms)| Line::Run(run, terms)))
-            .collect();
+    fn catch_up(&mut self, known: &mut Known) -> String {
+        let lease = known.lease.map(|lease| lease.until);
+        let lease = lease.filter(|_| lease != self.lease).map(Line::Lease);
+        let changes = std::mem::take(&mut known.changed);
+        let runs = changes.into_iter().filter_map(|run| {
+            match (self.runs.get(&run), known.runs.get(&run)) {
+                (Some(true), Some(_)) | (None, None) => None,
+                (Some(false), Some(terms)) if terms.keeper.is_none() => None,
+                (_, Some(&terms)) => Some(Line::Run(run, terms)),
+                (Some(_), None) => Some(Line::End(run)),
+            }
+        });
+        let lines: Vec<Line> = lease.into_iter().chain(runs).collect();
         let mut text = String::new();
         for line in lines {
             text.push_str(&format!("{line}\n"));
@@ -202,13 +225,13 @@ impl Told {
 /// Keeps a guard running, and telling it, until every handle is dropped.
 async fn keep(
     arguments: &'static [&'static str],
-    mut known: watch::Receiver<Known>,
+    known: watch::Sender<Known>,
     mut starts: mpsc::Receiver<Start>,
 ) {
     let mut pause = PAUSES.0;
     loop {
         let begun = Instant::now();
-        let Err(why) = one(arguments, &mut known, &mut starts).await else { return };
+        let Err(why) = one(arguments, &known, &mut starts).await else { return };
         if begun.elapsed() > SETTLED {
             pause = PAUSES.0;
         }
@@ -228,24 +251,34 @@ async fn keep(
 /// Why there is no guard now.
 async fn one(
     arguments: &[&str],
-    known: &mut watch::Receiver<Known>,
+    known: &watch::Sender<Known>,
     starts: &mut mpsc::Receiver<Start>,
 ) -> Result<(), String> {
     let started = begin(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
     let (mut guard, mut channel) = started;
     let mut told = Told::default();
     let mut start: Option<Start> = None;
+    let mut change = known.subscribe();
+    known.send_modify(Known::tell_again);
     loop {
         // One each time, however often what is known changes: thousands of runs that begin and end
         // must not keep the next ones waiting.
         start = start.or_else(|| starts.try_recv().ok());
-        let text = told.catch_up(&known.borrow_and_update());
+        change.mark_unchanged();
+        let (mut text, mut lease) = (String::new(), None);
+        known.send_if_modified(|known| {
+            (text, lease) = (told.catch_up(known), known.lease);
+            false
+        });
         let telling = async {
-            channel.write_all(text.as_bytes()).await?;
+            if start.is_none() || text.len() > WHOLE {
+                channel.write_all(text.as_bytes()).await?;
+                text.clear();
+            }
             match start.take() {
                 Some(start) => {
                     told.started(start.run);
-                    hand_over(&channel, start).await
+                    hand_over(&channel, text, start, lease).await
                 }
                 None => Ok(()),
             }
@@ -265,9 +298,7 @@ async fn one(
             status = guard.wait() => {
                 return Err(status.map_or_else(|e| e.to_string(), |s| format!("it ended: {s}")));
             }
-            changed = known.changed() => if changed.is_err() {
-                return Ok(());
-            },
+            Ok(()) = change.changed() => {}
             asked = starts.recv() => match asked {
                 Some(asked) => start = Some(asked),
                 None => return Ok(()),
@@ -276,23 +307,37 @@ async fn one(
     }
 }
 
-/// Sends the line that starts a run, with its files.
-async fn hand_over(channel: &UnixStream, start: Start) -> io::Result<()> {
-    let line = format!("{}\n", Line::Start(start.run, start.before));
+/// Sends the line that starts a run, with its files, after what there is to be told before.
+async fn hand_over(
+    channel: &UnixStream,
+    mut text: String,
+    start: Start,
+    lease: Option<Lease>,
+) -> io::Result<()> {
+    let before = deadline(start.under, lease);
+    text.push_str(&format!("{}\n", Line::Start(start.run, before)));
     let files = start.files.each_ref().map(AsFd::as_fd);
     channel
         .async_io(Interest::WRITABLE, || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut along = SendAncillaryBuffer::new(&mut space);
             along.push(SendAncillaryMessage::ScmRights(&files));
-            let line = [IoSlice::new(line.as_bytes())];
-            // So short a line goes whole or not at all.
-            Ok(sendmsg(channel, &line, &mut along, SendFlags::NOSIGNAL)?)
+            let text = [IoSlice::new(text.as_bytes())];
+            // So short a text goes whole or not at all.
+            Ok(sendmsg(channel, &text, &mut along, SendFlags::NOSIGNAL)?)
         })
         .await?;
     // Whoever asked may have lost patience.
     start.told.send(()).ok();
     Ok(())
+}
+
+/// Until when a run may be started that is `under` this lease, if the lease of now is `held`: that
+/// counts where it is the same one, renewed meanwhile.
+fn deadline(under: Option<Lease>, held: Option<Lease>) -> Option<Duration> {
+    let under = under?;
+    let renewed = held.filter(|held| held.id == under.id);
+    Some(renewed.unwrap_or(under).until)
 }
 
 fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {

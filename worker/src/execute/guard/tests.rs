@@ -19,17 +19,34 @@ fn as_the_guard() {
 #[test]
 fn who_knows_something_is_told_the_difference() {
     let terms = Terms { grace: Duration::from_secs(1), keep: false, keeper: None };
-    let known = |runs: &[RunId], lease: Option<u64>| Known {
-        runs: runs.iter().map(|&run| (run, terms)).collect(),
-        lease: lease.map(Duration::from_secs),
-    };
     let (a, b) = (RunId::FIRST, RunId::LAST);
-    let mut guard = Told::default();
-    let mut told = |known: &Known| guard.catch_up(known);
-    assert_eq!(told(&known(&[], None)), "");
-    assert_eq!(told(&known(&[a], Some(9))), format!("lease 9000\nrun {a} 1000 kill\n"));
-    assert_eq!(told(&known(&[a], Some(9))), "");
-    assert_eq!(told(&known(&[b], Some(9))), format!("end {a}\nrun {b} 1000 kill\n"));
+    let (mut guard, mut known) = (Told::default(), Known::default());
+    assert_eq!(guard.catch_up(&mut known), "");
+    known.lease = Some(lease(1, 9));
+    known.runs.insert(a, terms);
+    known.tell_again();
+    assert_eq!(guard.catch_up(&mut known), format!("lease 9000\nrun {a} 1000 kill\n"));
+    known.tell_again();
+    assert_eq!(guard.catch_up(&mut known), "");
+    known.runs = BTreeMap::from([(b, terms)]);
+    known.changed = BTreeSet::from([a, b]);
+    assert_eq!(guard.catch_up(&mut known), format!("end {a}\nrun {b} 1000 kill\n"));
+    known.runs.clear();
+    known.changed = BTreeSet::from([a, b]);
+    assert_eq!(guard.catch_up(&mut known), format!("end {b}\n"), "it has forgotten the other");
+}
+
+fn lease(id: i64, secs: u64) -> Lease {
+    Lease { id, until: Duration::from_secs(secs) }
+}
+
+#[test]
+fn a_start_that_waits_may_take_as_long_as_its_own_lease_is_renewed() {
+    let until = |under, held| deadline(under, held).map(|until| until.as_secs());
+    assert_eq!(until(None, Some(lease(1, 9))), None);
+    assert_eq!(until(Some(lease(1, 9)), None), Some(9));
+    assert_eq!(until(Some(lease(1, 9)), Some(lease(1, 12))), Some(12));
+    assert_eq!(until(Some(lease(1, 9)), Some(lease(2, 12))), Some(9), "it may be settled as lost");
 }
 
 #[test]
@@ -38,14 +55,16 @@ fn a_guard_learns_of_the_keeper_that_an_earlier_one_has_forked_off() {
     let mut known = Known::default();
     let (ours, earlier) = (RunId::FIRST, RunId::LAST);
     known.runs = [ours, earlier].map(|run| (run, terms)).into();
+    known.tell_again();
     let mut guard = Told::default();
-    guard.catch_up(&known);
+    guard.catch_up(&mut known);
     guard.started(ours);
     for (run, keeper) in [(ours, 5), (earlier, 6)] {
         known.runs.insert(run, Terms { keeper: Some(keeper), ..terms });
     }
-    assert_eq!(guard.catch_up(&known), format!("run {earlier} 0 kill 6\n"));
-    assert_eq!(guard.catch_up(&known), "");
+    known.tell_again();
+    assert_eq!(guard.catch_up(&mut known), format!("run {earlier} 0 kill 6\n"));
+    assert_eq!(guard.catch_up(&mut known), "");
 }
 
 /// The guards that this process has started.

@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroups;
+use super::super::guard::Lease;
 use super::super::ledger;
 use super::super::process::Tree;
 use super::super::usage;
@@ -170,16 +171,16 @@ async fn nothing_is_left_of_a_start_that_hangs_half_way() {
 }
 
 #[tokio::test]
-async fn a_start_that_comes_to_the_guard_after_the_lease_is_refused_whatever_lease_is_new() {
+async fn a_start_that_a_frozen_guard_comes_to_after_the_lease_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let ran = folder.path().join("ran");
     let executor = executor();
     let until = crate::clock::since_boot() + Duration::from_secs(2);
-    executor.guard.lease_until(until);
+    executor.guard.hold(Lease { id: 1, until });
     let kept = Spec { keep_on_lease_loss: true, ..spec(&format!("touch {}", ran.display())) };
     let (mut run, guard) = hanging(&executor, kept).await;
     tokio::time::sleep(until.saturating_sub(crate::clock::since_boot())).await;
-    executor.guard.lease_until(until + Duration::from_secs(60));
+    executor.guard.hold(Lease { id: 1, until: until + Duration::from_secs(60) });
     drop(guard);
     let done = run.end().await;
     assert_eq!(done.outcome, Outcome::Lost);
