@@ -42,6 +42,8 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// What the record of a run says that the worker itself has failed.
 const FAILED: &str = "the worker failed while it ran; see its log";
+/// How long a run must run for its key to say so: a third of what a short one asks of etcd.
+const BRIEF: Duration = Duration::from_millis(50);
 /// Pauses between attempts to end a run in etcd grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// For how long a late result waits for the record that it belongs to.
@@ -172,17 +174,27 @@ impl Supervisor {
         charge.over(lateness, outcome, ended_at)
     }
 
-    /// Writes each state of a run into its key, one after the other, so that none is passed over.
+    /// Writes each state of a run into its key, one after the other, so that none is passed over. Of
+    /// a run that is over by then there is none to be written.
     async fn advance(self, mut live: LiveRun, mut states: mpsc::Receiver<Running>) {
-        while let Some(value) = states.recv().await {
+        let mut next = states.recv().await;
+        while let Some(value) = next.take() {
             if value.state == RunState::Running {
                 self.executor.starts_first().await;
+                match timeout(BRIEF, states.recv()).await {
+                    Ok(None) => return,
+                    Ok(Some(state)) => next = Some(state),
+                    Err(_) => {}
+                }
             }
             live.value = value;
             match self.courier.send(Step::advance(self.courier.keys(), &live)).await {
                 Ok(Answer::Done(_)) => {}
                 Ok(Answer::Refused(_)) => return,
                 Err(e) => warn!(job = %live.job, run = %live.run, "its state is not written: {e}"),
+            }
+            if next.is_none() {
+                next = states.recv().await;
             }
         }
     }

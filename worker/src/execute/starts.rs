@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-/// Processes that are being started at once. Hundreds of them would keep everything else, the
-/// claims of the next second too, from the processor.
-const PLACES: usize = 8;
+/// Processes that are being started at once for each processor, and the fewest and the most. Hundreds
+/// of them would keep everything else, the claims of the next second too, from the processor; the
+/// guard forks one after the other.
+const PLACES: (usize, usize, usize) = (2, 4, 16);
 /// How long a start waits for a place, and all else for the starts. With this and the wait for the
 /// guard a start may come later than the lease was certain for when it was checked: the guard refuses
 /// it then.
@@ -34,8 +35,14 @@ pub(super) struct Start {
 
 impl Default for Starts {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(PLACES)), pending: watch::Sender::new(0) }
+        Self { places: Arc::new(Semaphore::new(places())), pending: watch::Sender::new(0) }
     }
+}
+
+fn places() -> usize {
+    let (each, fewest, most) = PLACES;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors * each).clamp(fewest, most)
 }
 
 impl Starts {
@@ -75,7 +82,7 @@ mod tests {
         let starts = Starts::default();
         starts.none().await;
         let mut under_way = Vec::new();
-        for _ in 0..PLACES {
+        for _ in 0..places() {
             under_way.push(starts.begin().await);
         }
         let begun = Instant::now();
