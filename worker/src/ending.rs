@@ -8,11 +8,16 @@ use carillon_core::run::Outcome;
 /// What becomes of a claimed run of which no process must be started, and why, if none must.
 /// `leased`: whether its worker is still certain of the lease that it was claimed under.
 pub(crate) fn must_not_start(past: bool, leased: bool) -> Option<(Outcome, &'static str)> {
-    if past {
-        return Some((Outcome::Missed, "its start deadline passed after it was claimed"));
+    (past || !leased).then(|| late(past))
+}
+
+/// What becomes of a run that came too late to be started: `past` its deadline, or else for its lease.
+pub(crate) fn late(past: bool) -> (Outcome, &'static str) {
+    match past {
+        true => (Outcome::Missed, "its start deadline passed after it was claimed"),
+        // As the others say of the runs of a worker whose lease is gone.
+        false => (Outcome::Lost, "the worker was no longer sure of its lease"),
     }
-    // As the others say of the runs of a worker whose lease is gone.
-    (!leased).then_some((Outcome::Lost, "the worker was no longer sure of its lease"))
 }
 
 /// How a run's processes ended.

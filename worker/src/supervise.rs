@@ -121,7 +121,9 @@ impl Supervisor {
             return charge.over(None, outcome, ended_at);
         }
         self.fault.reach(Point::Claimed);
-        let spec = Spec::new(live.run, &checked.job, self.variables(live));
+        let mut spec = Spec::new(live.run, &checked.job, self.variables(live));
+        spec.lease = Some(live.value.lease);
+        spec.launch.start_by = Some(*start_by);
         let (events, mut happened) = mpsc::channel(EVENTS_BOUND);
         let (state, states) = mpsc::channel(STATES_BOUND);
         let advancing = tokio::spawn(self.clone().advance(live.clone(), states));

@@ -54,7 +54,7 @@ impl Cgroups {
         &self.0
     }
 
-    /// Makes the group of a run, which its first process has to join; nothing where that fails.
+    /// Makes the group of a run, in which its first process is to be born; nothing where that fails.
     pub(crate) fn make(&self, run: RunId) -> Option<PathBuf> {
         let group = self.of(run);
         fs::create_dir(&group).ok().map(|()| group)

@@ -22,8 +22,10 @@ use super::usage::Census;
 
 /// Between SIGTERM and SIGKILL: a job's usual grace. That of its own is not known any more.
 const GRACE: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// Between two looks, and how many in a row must see nothing of a run: what executes a program has no
+/// marker for a moment.
 const PAUSE: Duration = Duration::from_millis(250);
+const LOOKS: usize = 3;
 
 /// Ends what is left of `runs`, and strikes them off. What an earlier guard still looks after is left
 /// to it.
@@ -36,19 +38,23 @@ pub(super) async fn end(
     if let Some(cgroups) = &cgroups {
         cgroups.tidy();
     }
-    let mut runs: BTreeMap<RunId, HashSet<i32>> =
-        runs.into_iter().map(|run| (run, HashSet::new())).collect();
+    // With the groups of each, and how many times in a row nothing of it was seen.
+    let mut runs: BTreeMap<RunId, (HashSet<i32>, usize)> =
+        runs.into_iter().map(|run| (run, Default::default())).collect();
     let mut asked = HashSet::new();
     let mut kill_at = None;
     while !runs.is_empty() {
         let all = census.processes_after(Instant::now()).await;
         let mut over = Vec::new();
-        for (&run, groups) in &mut runs {
+        for (&run, (groups, quiet)) in &mut runs {
             let keeper = keeper_of(&all, run);
             let inside = cgroups.as_ref().map(|c| c.processes(run)).unwrap_or_default();
             let left = marker::of_run(&all, run, keeper.map(|k| k.pid), &inside, groups);
+            *quiet = if left.is_empty() { *quiet + 1 } else { 0 };
             if left.is_empty() {
-                over.push(run);
+                if *quiet == LOOKS {
+                    over.push(run);
+                }
             } else if !keeper.is_some_and(is_guarded) {
                 if kill_at.is_none() {
                     let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();

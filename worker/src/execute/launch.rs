@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use carillon_core::job::Limits;
 use carillon_core::run::Outcome;
@@ -30,8 +31,10 @@ pub(crate) struct Launch {
     pub(crate) nice: Option<i32>,
     /// Resource limits; the worker's own where absent.
     pub(crate) limits: Limits,
-    /// The control group to join, a folder.
+    /// The control group to be born in, a folder.
     pub(crate) cgroup: Option<PathBuf>,
+    /// When its shell must be there, since boot; later it is not started.
+    pub(crate) start_by: Option<Duration>,
 }
 
 /// What a keeper says.
@@ -49,7 +52,7 @@ pub(crate) enum Reply {
     },
     /// It does not, and why, in the words of a [`StartError`].
     Failed(String),
-    /// It does not, because the worker's lease had run out.
+    /// It does not, because the worker's lease had run out, or its own deadline had passed.
     TooLate,
     /// The shell was reaped.
     Ended {
@@ -104,8 +107,8 @@ pub(crate) enum StartError {
     /// What a keeper said.
     #[error("{0}")]
     Said(String),
-    /// The guard was asked when it had to take the run for lost.
-    #[error("the worker's lease had run out before it started")]
+    /// It was to start when the worker's lease had run out, or its own deadline had passed.
+    #[error("it was too late to start it")]
     TooLate,
     /// Whoever was to start it was killed, so nobody knows whether it was started.
     #[error("what was to start it was killed")]
@@ -119,7 +122,7 @@ impl StartError {
     /// What becomes of the run.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Gone | Self::TooLate => Outcome::Lost,
+            Self::Gone => Outcome::Lost,
             _ => Outcome::Failed,
         }
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,9 +43,10 @@ impl Ledger {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = file.open(folder.join(NAME))?;
-        let text = io::read_to_string(&file)?;
+        let mut text = Vec::new();
+        (&file).read_to_end(&mut text)?;
         let (mut taken, mut blank, mut lines) = (BTreeMap::new(), Vec::new(), 0);
-        for line in text.as_bytes().chunks(LINE) {
+        for line in text.chunks(LINE) {
             let run = str::from_utf8(line).ok().and_then(|line| line.trim_end().parse().ok());
             match run {
                 Some(run) => drop(taken.insert(run, lines)),
@@ -124,7 +125,11 @@ mod tests {
     fn a_line_that_a_full_disk_cut_is_a_blank_one() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunId::new(chrono::Utc::now());
-        fs::write(folder.path().join(NAME), format!("{run}\n01ARZ3NDEK")).unwrap();
+        fs::write(
+            folder.path().join(NAME),
+            [run.to_string().as_bytes(), b"\n01ARZ\xffNDEK"].concat(),
+        )
+        .unwrap();
         let (ledger, left) = Ledger::open(folder.path()).unwrap();
         assert_eq!(left, [run]);
         let next = RunId::new(chrono::Utc::now());

@@ -348,7 +348,7 @@ impl Live {
         }
         let (cpu, rss) = remains.map_or((Duration::ZERO, None), |r| (r.cpu, r.max_rss_bytes));
         let used = self.cgroups.as_ref().and_then(|c| c.used(self.spec.run)).unwrap_or_default();
-        let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.or(rss));
+        let (cpu, rss) = (cpu.max(used.cpu), used.memory_peak.max(rss));
         Finished {
             outcome,
             err,

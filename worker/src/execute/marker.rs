@@ -42,6 +42,8 @@ pub(crate) struct Process {
     pub(crate) is_keeper: bool,
     /// Whether it is called what a keeper is that has not started its shell.
     pub(crate) is_starter: bool,
+    /// Whether it is called what a guard is, and a keeper that it has just forked off.
+    pub(crate) is_guard: bool,
 }
 
 impl Process {
@@ -60,8 +62,9 @@ impl Process {
             session: stat.session,
             started: stat.started,
             run: run(),
-            is_keeper: stat.is_called(KEEPER) || stat.is_called(STARTER),
+            is_keeper: [KEEPER, STARTER].into_iter().any(|name| stat.is_called(name)),
             is_starter: stat.is_called(STARTER),
+            is_guard: stat.is_called(GUARD),
         })
     }
 
@@ -109,7 +112,7 @@ pub(crate) fn of_run<'a>(
             groups.contains(&p.group)
                 || groups.contains(&p.session)
                 || below.contains(&p.pid)
-                || p.is_starter && keeper == Some(p.pid)
+                || (p.is_starter || p.is_guard) && keeper == Some(p.pid)
                 || inside.contains(&p.pid)
         }
     };
@@ -179,6 +182,9 @@ mod tests {
         let starter = Process { is_starter: true, ..all[2].clone() };
         let all = [all[1].clone(), starter];
         assert_eq!(pids(&all, Some(5)), [7, 5], "what it has not started it may start yet");
+        let unnamed =
+            Process { is_guard: true, is_starter: false, is_keeper: false, ..all[1].clone() };
+        assert_eq!(pids(&[unnamed], Some(5)), [5]);
         assert_eq!(pids(&all, Some(9)), [] as [i32; 0], "another run's");
     }
 

@@ -31,7 +31,7 @@ use tracing::warn;
 use capture::Pipes;
 pub(crate) use capture::dropped_note;
 use cgroup::Cgroups;
-use guard::{Guard, Lease};
+use guard::Guard;
 use ladder::Cause;
 use launch::{Launch, StartError};
 use ledger::Ledger;
@@ -41,6 +41,7 @@ use starts::Starts;
 use usage::Census;
 
 use crate::clock;
+use crate::ending::late;
 
 mod account;
 mod capture;
@@ -77,6 +78,8 @@ pub(crate) struct Spec {
     pub(crate) blocks: bool,
     /// Whether it goes on when the worker's lease runs out while the worker is frozen.
     pub(crate) keep_on_lease_loss: bool,
+    /// The lease that it was claimed under: it is not started under another.
+    pub(crate) lease: Option<i64>,
 }
 
 impl Spec {
@@ -95,12 +98,14 @@ impl Spec {
                 nice: job.nice,
                 limits: job.limits.clone(),
                 cgroup: None,
+                start_by: None,
             },
             timeout: job.timeout(),
             grace: job.kill_grace(),
             output_limit: job.output_limit_bytes,
             blocks: job.overflow == Overflow::Block,
             keep_on_lease_loss: job.on_lease_loss == OnLeaseLoss::Continue,
+            lease: None,
         }
     }
 }
@@ -247,17 +252,14 @@ impl Executor {
     /// stopped by its pipe before. If the future is dropped,
     /// the whole process group is killed.
     ///
-    /// Only a few processes are started at once; a start waits for its place 500 ms at most. One that
-    /// hangs is given up a second after an order or the time-out.
+    /// Only a few processes are started at once, as long as none hangs. A start that hangs is given up
+    /// a second after an order or the time-out; past its deadline or its lease it comes to nothing.
     pub(crate) async fn run(
         &self,
         spec: Spec,
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> Finished {
-        // Whoever asks has just made sure of the lease that stands now. Another says nothing: the run
-        // may have been settled as lost in between.
-        let under = self.guard.lease();
         let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
@@ -267,13 +269,13 @@ impl Executor {
         if let Some(ledger) = &self.ledger {
             ledger.begin(run);
         }
-        let finished = self.launch(spec, orders, events, under, asked).await;
+        let finished = self.launch(spec, orders, events, asked).await;
         // Not where this future is dropped: then there may still be what to end.
         self.forget(run);
         finished
     }
 
-    /// Waits until no run is to be started, 500 ms at most: what is due goes before what is over, and
+    /// Waits until no run is to be started, 100 ms at most: what is due goes before what is over, and
     /// before what is only told.
     pub(crate) async fn starts_first(&self) {
         self.starts.none().await;
@@ -312,12 +314,11 @@ impl Executor {
         spec: Spec,
         mut orders: Orders,
         events: mpsc::Sender<Event>,
-        under: Option<Lease>,
         asked: DateTime<Utc>,
     ) -> Finished {
         let cgroup = self.cgroups.as_ref().and_then(|cgroups| cgroups.make(spec.run));
         let spec = Spec { launch: Launch { cgroup, ..spec.launch }, ..spec };
-        let (tree, pipes) = match self.start(&spec, &mut orders, under, asked).await {
+        let (tree, pipes) = match self.start(&spec, &mut orders, asked).await {
             Ok(started) => started,
             Err(finished) => return finished,
         };
@@ -333,13 +334,11 @@ impl Executor {
         &self,
         spec: &Spec,
         orders: &mut Orders,
-        under: Option<Lease>,
         asked: DateTime<Utc>,
     ) -> Result<(Tree, Pipes), Finished> {
-        let _start = self.starts.begin().await;
         let started = select! {
             biased;
-            started = Tree::start(&self.guard, spec, under) => started,
+            started = self.starts.carry(Tree::start(&self.guard, spec)) => started,
             cause = given_up(orders, spec.timeout) => {
                 self.sweep(spec.run).await;
                 return Err(Finished::before_start(&cause, asked));
@@ -347,6 +346,11 @@ impl Executor {
         };
         match started {
             Ok(started) => Ok(started),
+            Err(StartError::TooLate) => {
+                let past = spec.launch.start_by.is_some_and(|by| by <= clock::since_boot());
+                let (outcome, why) = late(past);
+                Err(Finished::without_process(outcome, why.to_owned(), asked, None))
+            }
             Err(e) => {
                 if matches!(e, StartError::Gone) {
                     // It may have been started in the very moment.

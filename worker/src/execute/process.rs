@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::Spec;
 use super::capture::Pipes;
-use super::guard::{Guard, Lease};
+use super::guard::Guard;
 use super::launch::{Launch, REAP, Reply, StartError};
 use super::usage::{self, Group};
 
@@ -55,19 +55,17 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Has the run's shell started as the leader of a new session, and connects its output; the guard
-    /// refuses when the lease that the run is `under` is not certain any more. May take any time: name services and network
+    /// Has the run's shell started as the leader of a new session, and connects its output, unless
+    /// that comes after its deadline or after its lease. May take any time: name services and network
     /// file systems do. If the future is dropped, nothing is started any more, or it is to be ended
     /// below the keeper that the guard was told of.
     ///
     /// # Errors
     /// Says what the operator has to mend.
-    pub(crate) async fn start(
-        guard: &Guard,
-        spec: &Spec,
-        under: Option<Lease>,
-    ) -> Result<(Self, Pipes), StartError> {
+    pub(crate) async fn start(guard: &Guard, spec: &Spec) -> Result<(Self, Pipes), StartError> {
         let fail = |e| StartError::Other(spec.launch.shell.clone(), e);
+        // Before anything is opened for it: thousands may wait for the guard.
+        let turn = guard.turn().await.map_err(fail)?;
         let (out, stdout) = pipe::pipe().map_err(fail)?;
         let (err, stderr) = pipe::pipe().map_err(fail)?;
         let (talk, theirs) = UnixStream::pair().map_err(fail)?;
@@ -76,7 +74,7 @@ impl Tree {
         let out = out.into_blocking_fd().map_err(fail)?;
         let err = err.into_blocking_fd().map_err(fail)?;
         let files = [out, err, theirs.into()];
-        guard.keeper(spec, under, files).await.map_err(fail)?;
+        guard.keeper(spec, turn, files).await.map_err(fail)?;
         let mut talk = BufReader::new(talk);
         let keeper = match ask(&mut talk, &spec.launch).await {
             Ok(Reply::Kept { keeper }) => keeper,

@@ -3,20 +3,23 @@
 //! A hundred jobs of one second are started in a tenth of it when nothing but starts is done; their
 //! ends, records and answers would take three times as long from the processor meanwhile.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
 /// Processes that are being started at once for each processor, and the fewest and the most. Hundreds
 /// of them would keep everything else, the claims of the next second too, from the processor; the
 /// guard forks one after the other.
 const PLACES: (usize, usize, usize) = (2, 4, 16);
-/// How long a start waits for a place, and all else for the starts. With this and the wait for the
-/// guard a start may come later than the lease was certain for when it was checked: the guard refuses
-/// it then.
+/// How long a start waits for a place, and how long it keeps it: one that hangs, in a directory of a
+/// dead server, must not keep the others waiting.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long all else waits for the starts. Meanwhile a run that has ended counts as live: it blocks
+/// the next of its job, and is lost if its worker dies.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// The starts that are asked for. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
@@ -24,13 +27,6 @@ pub(super) struct Starts {
     places: Arc<Semaphore>,
     /// How many wait or are under way.
     pending: watch::Sender<usize>,
-}
-
-/// One start, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Start {
-    pending: watch::Sender<usize>,
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for Starts {
@@ -46,57 +42,90 @@ fn places() -> usize {
 }
 
 impl Starts {
-    /// Waits for a place, but not for ever: one that hangs, in a directory of a dead server, must not
-    /// keep all others waiting.
-    pub(super) async fn begin(&self) -> Start {
-        self.pending.send_modify(|pending| *pending += 1);
-        let mut start = Start { pending: self.pending.clone(), _place: None };
-        let place = timeout(PATIENCE, self.places.clone().acquire_owned()).await;
-        start._place = place.ok().and_then(Result::ok);
-        start
+    /// Carries a start out as soon as there is a place for it.
+    pub(super) async fn carry<T>(&self, start: impl Future<Output = T>) -> T {
+        let place = Place::take(self).await;
+        let mut start = pin!(start);
+        if let Ok(started) = timeout(PATIENCE, &mut start).await {
+            return started;
+        }
+        drop(place);
+        start.await
     }
 
-    /// Waits until no start is asked for, 500 ms at most.
+    /// Waits until no start is asked for, 100 ms at most.
     pub(super) async fn none(&self) {
         let mut pending = self.pending.subscribe();
-        timeout(PATIENCE, pending.wait_for(|pending| *pending == 0)).await.ok();
+        timeout(WAIT, pending.wait_for(|pending| *pending == 0)).await.ok();
     }
 }
 
-impl Drop for Start {
+/// A start that others wait for, until this is dropped.
+struct Place<'a> {
+    pending: &'a watch::Sender<usize>,
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Place<'a> {
+    async fn take(starts: &'a Starts) -> Self {
+        starts.pending.send_if_modified(|pending| {
+            *pending += 1;
+            // Nobody waits for more of them.
+            false
+        });
+        let mut place = Self { pending: &starts.pending, _place: None };
+        place._place = timeout(PATIENCE, starts.places.acquire()).await.ok().and_then(Result::ok);
+        place
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.pending.send_modify(|pending| *pending -= 1);
+        self.pending.send_if_modified(|pending| {
+            *pending -= 1;
+            *pending == 0
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::future::pending;
 
     use tokio::time::Instant;
 
     use super::*;
 
     #[tokio::test]
-    async fn all_else_waits_for_the_starts_and_none_waits_for_ever() {
+    async fn all_else_waits_for_the_starts() {
         let starts = Starts::default();
         starts.none().await;
-        let mut under_way = Vec::new();
-        for _ in 0..places() {
-            under_way.push(starts.begin().await);
-        }
-        let begun = Instant::now();
-        under_way.push(starts.begin().await);
-        assert!(begun.elapsed() >= PATIENCE, "no place became free");
+        let start = starts.carry(pending::<()>());
+        let mut rest = pin!(starts.none());
         {
-            let mut rest = pin!(starts.none());
-            timeout(PATIENCE / 10, &mut rest).await.unwrap_err();
-            drop(under_way);
-            timeout(Duration::ZERO, rest).await.unwrap();
+            let mut start = pin!(start);
+            timeout(WAIT / 10, &mut start).await.unwrap_err();
+            timeout(WAIT / 10, &mut rest).await.unwrap_err();
         }
-        let _hangs = starts.begin().await;
+        timeout(Duration::ZERO, rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_hangs_keeps_nobody_waiting_for_long() {
+        let starts = Starts::default();
+        let hang = |starts: Starts| async move { starts.carry(pending::<()>()).await };
+        let hanging: Vec<_> = (0..places()).map(|_| tokio::spawn(hang(starts.clone()))).collect();
         let begun = Instant::now();
+        tokio::task::yield_now().await;
+        assert_eq!(starts.carry(async { 5 }).await, 5);
+        assert!(begun.elapsed() >= PATIENCE, "no place was free");
         starts.none().await;
-        assert!(begun.elapsed() >= PATIENCE);
+        let begun = Instant::now();
+        starts.carry(async {}).await;
+        timeout(Duration::ZERO, starts.none()).await.unwrap();
+        assert!(begun.elapsed() < PATIENCE, "they have no places any more");
+        for hanging in hanging {
+            hanging.abort();
+        }
     }
 }

@@ -11,7 +11,7 @@
 )]
 
 use std::ffi::c_void;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -33,8 +33,8 @@ const STACK: usize = 5;
 const STACK_SIZE: usize = 6;
 const CGROUP: usize = 10;
 
-/// The stack of the child in units of 16 bytes, to which it must be aligned: what is not touched
-/// costs nothing.
+/// The stack of the child in units of 16 bytes, to which it must be aligned: a hundred times what it
+/// needs, so that it has no guard page. What is not touched costs nothing.
 const STACK_UNITS: usize = 16 * 1024;
 
 /// Has `child` run as a process of its own, in this control group if it takes it, and returns when
@@ -47,10 +47,15 @@ pub(super) fn beget(cgroup: Option<&File>, child: &dyn Fn()) -> io::Result<Pid> 
     if let Ok(pid) = born(cgroup, child) {
         return Ok(pid);
     }
-    // A group that takes nobody, or a sandbox that knows no clone3(2).
+    // In a sandbox that knows no clone3(2), say.
     match fork()? {
         Some(pid) => Ok(pid),
         None => {
+            if let Some(cgroup) = cgroup {
+                let group = format!("/proc/self/fd/{}/cgroup.procs", cgroup.as_raw_fd());
+                // Where it is refused, the marker and descent do.
+                fs::write(group, "0").ok();
+            }
             child();
             leave(127)
         }
@@ -70,7 +75,8 @@ fn born(cgroup: Option<&File>, child: &dyn Fn()) -> io::Result<Pid> {
     }
     // SAFETY: `child` and the stack live until the child needs them no more, for this process sleeps
     // until then. It has one thread, so nobody else touches its memory meanwhile, and no lock is
-    // held that the child would wait for (see `fork` for tests). It handles no signal.
+    // held that the child would wait for (see `fork` for tests). Nothing handles a signal but what
+    // Rust itself does about a fault.
     let pid = unsafe { clone3(&mut arguments, (&raw const child).cast()) };
     // Whatever it is told to be: it must still be there.
     drop(stack);

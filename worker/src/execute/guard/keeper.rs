@@ -28,7 +28,7 @@ use rustix::process::{WaitOptions, wait};
 
 use super::{serve, shell};
 use crate::execute::account::Account;
-use crate::execute::launch::{Launch, Reply};
+use crate::execute::launch::{Launch, Reply, StartError};
 use crate::execute::marker::{KEEPER, STARTER};
 
 /// What belongs to a run when it is handed over: its output, and the socket to the worker.
@@ -66,6 +66,7 @@ pub(super) fn keep(files: Files, null: &File, own: Account) -> io::Result<()> {
     tell(&mut talk, &Reply::Kept { keeper: Pid::this().as_raw() })?;
     let shell = match shell::start(&launch, own, files.out, files.err, &talk) {
         Ok(shell) => shell,
+        Err(StartError::TooLate) => return tell(&mut talk, &Reply::TooLate),
         Err(e) => return tell(&mut talk, &Reply::Failed(e.to_string())),
     };
     be_called(KEEPER);

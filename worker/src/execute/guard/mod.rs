@@ -85,11 +85,16 @@ pub(crate) struct Lease {
     pub(crate) until: Duration,
 }
 
+/// The right to ask for one start.
+#[derive(Debug)]
+pub(crate) struct Turn(mpsc::OwnedPermit<Start>);
+
 /// A run that is to be started.
 #[derive(Debug)]
 struct Start {
     run: RunId,
-    under: Option<Lease>,
+    lease: Option<i64>,
+    start_by: Option<Duration>,
     files: [OwnedFd; 3],
     told: oneshot::Sender<()>,
 }
@@ -107,11 +112,20 @@ impl Guard {
         Self { known, starts }
     }
 
+    /// Waits until the guard takes another start.
+    ///
+    /// # Errors
+    /// The worker is leaving.
+    pub(crate) async fn turn(&self) -> io::Result<Turn> {
+        let turn = self.starts.clone().reserve_owned().await;
+        turn.map(Turn).map_err(|_| io::Error::other("the worker is leaving"))
+    }
+
     /// Has a keeper forked off for the run; `files` are where its standard output goes, where its
     /// standard error goes, and the keeper's socket. From then on the guard ends the run when the
     /// worker dies, and unless it is to be kept when the lease runs out. A guard that comes to it
-    /// when the lease that the run is `under` is not certain any more refuses, however certain
-    /// another is by then.
+    /// past its deadline, or when the lease that it was claimed under is not certain any more,
+    /// refuses, however certain another is by then.
     ///
     /// # Errors
     /// There is no guard, and another that was started in its place failed too. However many starts
@@ -119,7 +133,7 @@ impl Guard {
     pub(crate) async fn keeper(
         &self,
         spec: &Spec,
-        under: Option<Lease>,
+        turn: Turn,
         files: [OwnedFd; 3],
     ) -> io::Result<()> {
         let run = spec.run;
@@ -129,11 +143,10 @@ impl Guard {
             known.changed.insert(run);
         });
         let (told, was_told) = oneshot::channel();
-        let asked = self.starts.send(Start { run, under, files, told }).await;
-        match asked.is_ok() && was_told.await.is_ok() {
-            true => Ok(()),
-            false => Err(io::Error::other("the worker has no guard now; see its log")),
-        }
+        let (lease, start_by) = (spec.lease, spec.launch.start_by);
+        turn.0.send(Start { run, lease, start_by, files, told });
+        let none = |_| io::Error::other("the worker has no guard now; see its log");
+        was_told.await.map_err(none)
     }
 
     /// The run is about to be started, and kept by this process. Never waits.
@@ -164,11 +177,6 @@ impl Guard {
     /// acts on a new lease. Until the first call there is no deadline. Never waits.
     pub(crate) fn hold(&self, lease: Lease) {
         self.known.send_modify(|known| known.lease = Some(lease));
-    }
-
-    /// The lease as it stands now.
-    pub(crate) fn lease(&self) -> Option<Lease> {
-        self.known.borrow().lease
     }
 }
 
@@ -229,15 +237,17 @@ async fn keep(
     mut starts: mpsc::Receiver<Start>,
 ) {
     let mut pause = PAUSES.0;
+    let mut start = None;
     loop {
         let begun = Instant::now();
-        let Err(why) = one(arguments, &known, &mut starts).await else { return };
+        let Err(why) = one(arguments, &known, &mut starts, &mut start).await else { return };
         if begun.elapsed() > SETTLED {
             pause = PAUSES.0;
         }
         error!("no guard over the runs: {why}; starting one again");
         if pause > PAUSES.0 {
             // Whoever waits is told that there is none.
+            start = None;
             while starts.try_recv().is_ok() {}
         }
         sleep(pause).await;
@@ -245,7 +255,8 @@ async fn keep(
     }
 }
 
-/// Starts one guard and tells it what changes, until every handle is dropped.
+/// Starts one guard and tells it what changes, until every handle is dropped. The `start` in hand has
+/// not been told; the next guard has it where this one does not take it.
 ///
 /// # Errors
 /// Why there is no guard now.
@@ -253,17 +264,19 @@ async fn one(
     arguments: &[&str],
     known: &watch::Sender<Known>,
     starts: &mut mpsc::Receiver<Start>,
+    start: &mut Option<Start>,
 ) -> Result<(), String> {
     let started = begin(arguments).map_err(|e| format!("it cannot be started: {e}"))?;
     let (mut guard, mut channel) = started;
     let mut told = Told::default();
-    let mut start: Option<Start> = None;
     let mut change = known.subscribe();
     known.send_modify(Known::tell_again);
     loop {
         // One each time, however often what is known changes: thousands of runs that begin and end
         // must not keep the next ones waiting.
-        start = start.or_else(|| starts.try_recv().ok());
+        if start.is_none() {
+            *start = starts.try_recv().ok();
+        }
         change.mark_unchanged();
         let (mut text, mut lease) = (String::new(), None);
         known.send_if_modified(|known| {
@@ -275,20 +288,24 @@ async fn one(
                 channel.write_all(text.as_bytes()).await?;
                 text.clear();
             }
-            match start.take() {
-                Some(start) => {
-                    told.started(start.run);
-                    hand_over(&channel, text, start, lease).await
+            match &*start {
+                Some(next) => {
+                    told.started(next.run);
+                    hand_over(&channel, text, next, lease).await
                 }
                 None => Ok(()),
             }
         };
         match timeout(READ_LIMIT, telling).await {
-            Ok(Ok(())) => {}
+            // Whoever asked may have lost patience.
+            Ok(Ok(())) => drop(start.take().map(|start| start.told.send(()))),
             failed => {
                 // Before the socket closes: it would take that for the worker's death.
                 guard.kill().await.ok();
-                let why = failed.map_or("it does not listen".to_owned(), |e| format!("{e:?}"));
+                let why = match failed {
+                    Ok(failed) => format!("{failed:?}"),
+                    Err(_) => "it does not listen".to_owned(),
+                };
                 return Err(why);
             }
         }
@@ -300,7 +317,7 @@ async fn one(
             }
             Ok(()) = change.changed() => {}
             asked = starts.recv() => match asked {
-                Some(asked) => start = Some(asked),
+                Some(asked) => *start = Some(asked),
                 None => return Ok(()),
             },
         }
@@ -311,10 +328,10 @@ async fn one(
 async fn hand_over(
     channel: &UnixStream,
     mut text: String,
-    start: Start,
+    start: &Start,
     lease: Option<Lease>,
 ) -> io::Result<()> {
-    let before = deadline(start.under, lease);
+    let before = deadline(start.lease, lease, start.start_by);
     text.push_str(&format!("{}\n", Line::Start(start.run, before)));
     let files = start.files.each_ref().map(AsFd::as_fd);
     channel
@@ -327,17 +344,20 @@ async fn hand_over(
             Ok(sendmsg(channel, &text, &mut along, SendFlags::NOSIGNAL)?)
         })
         .await?;
-    // Whoever asked may have lost patience.
-    start.told.send(()).ok();
     Ok(())
 }
 
-/// Until when a run may be started that is `under` this lease, if the lease of now is `held`: that
-/// counts where it is the same one, renewed meanwhile.
-fn deadline(under: Option<Lease>, held: Option<Lease>) -> Option<Duration> {
-    let under = under?;
-    let renewed = held.filter(|held| held.id == under.id);
-    Some(renewed.unwrap_or(under).until)
+/// Until when a run may be started that was claimed under this lease and has this deadline, if the
+/// lease of now is `held`: under another it may have been settled as lost.
+fn deadline(
+    lease: Option<i64>,
+    held: Option<Lease>,
+    start_by: Option<Duration>,
+) -> Option<Duration> {
+    let certain = lease.map(|lease| {
+        held.filter(|held| held.id == lease).map_or(Duration::ZERO, |held| held.until)
+    });
+    certain.into_iter().chain(start_by).min()
 }
 
 fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {

@@ -75,6 +75,8 @@ pub(crate) fn serve() -> io::Result<()> {
         if !woken.by_worker {
             continue;
         }
+        // What has run out is over, whatever the worker says now.
+        wards.is_due(since_boot());
         let Some(lines) = channel.receive()? else {
             wards.close(since_boot());
             continue;
@@ -312,7 +314,7 @@ impl Wards {
                 if let Some(cgroups) = cgroups.filter(|_| now >= doom.kill_at) {
                     cgroups.kill(*run);
                 }
-                doom.sweep(*run, now, &left);
+                doom.sweep(*run, now, &left, ward.terms.keeper);
                 if let Some(cgroups) = cgroups.filter(|_| doom.over) {
                     cgroups.remove(*run);
                 }
@@ -339,7 +341,7 @@ impl Doom {
     }
 
     /// Goes on ending the run, of which this is left.
-    fn sweep(&mut self, run: RunId, now: Duration, left: &[&Process]) {
+    fn sweep(&mut self, run: RunId, now: Duration, left: &[&Process], keeper: Option<i32>) {
         if left.is_empty() {
             self.over = now - *self.quiet.get_or_insert(now) >= QUIET;
             if self.over {
@@ -350,7 +352,7 @@ impl Doom {
         self.quiet = None;
         if now < self.kill_at {
             for process in left {
-                if process.is_starter {
+                if process.is_starter || keeper == Some(process.pid) {
                     // Nothing of the job runs in it yet, so there is no grace to be given.
                     process.signal(Signal::KILL);
                 } else if self.asked.insert((process.pid, process.started)) {

@@ -21,6 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 
 use super::clone::beget;
 use super::fork::reset_signals;
+use crate::clock::since_boot;
 use crate::execute::account::Account;
 use crate::execute::launch::{Launch, StartError};
 
@@ -179,12 +180,13 @@ impl Prepared<'_> {
         execve(&self.shell, &self.arguments, &self.environment).map_err(at(Step::Execute))
     }
 
-    /// Whether the keeper is still there, and the worker with its end of the socket: else the run
-    /// may be settled as lost by now, and have another attempt.
+    /// Whether it is in time, and the keeper is still there, and the worker with its end of the socket:
+    /// else the run may be settled by now, and have another attempt.
     fn is_wanted(&self) -> bool {
         let mut worker = [PollFd::new(self.talk, PollFlags::empty())];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        getppid() == self.keeper && poll(&mut worker, Some(&at_once)) == Ok(0)
+        let in_time = self.launch.start_by.is_none_or(|by| since_boot() < by);
+        in_time && getppid() == self.keeper && poll(&mut worker, Some(&at_once)) == Ok(0)
     }
 }
 
@@ -243,6 +245,7 @@ fn explain(
             };
             StartError::Directory(cwd, why)
         }
+        (Step::Execute, Errno::ECANCELED) => StartError::TooLate,
         (Step::Execute, Errno::ENOENT) if found().is_ok() => shell("its interpreter is missing"),
         (Step::Execute, Errno::ENOENT | Errno::ENOTDIR) => shell("no such file"),
         (Step::Execute, Errno::ENOEXEC) => shell("not a program"),

@@ -41,12 +41,16 @@ fn lease(id: i64, secs: u64) -> Lease {
 }
 
 #[test]
-fn a_start_that_waits_may_take_as_long_as_its_own_lease_is_renewed() {
-    let until = |under, held| deadline(under, held).map(|until| until.as_secs());
+fn a_start_may_wait_until_its_own_lease_or_its_deadline_is_over() {
+    let until = |under, held| deadline(under, held, None).map(|until| until.as_secs());
     assert_eq!(until(None, Some(lease(1, 9))), None);
-    assert_eq!(until(Some(lease(1, 9)), None), Some(9));
-    assert_eq!(until(Some(lease(1, 9)), Some(lease(1, 12))), Some(12));
-    assert_eq!(until(Some(lease(1, 9)), Some(lease(2, 12))), Some(9), "it may be settled as lost");
+    assert_eq!(until(Some(1), Some(lease(1, 9))), Some(9));
+    assert_eq!(until(Some(1), Some(lease(2, 12))), Some(0), "it may be settled as lost");
+    assert_eq!(until(Some(1), None), Some(0));
+    let start_by = |secs| Some(Duration::from_secs(secs));
+    assert_eq!(deadline(Some(1), Some(lease(1, 9)), start_by(5)), start_by(5));
+    assert_eq!(deadline(Some(1), Some(lease(1, 9)), start_by(15)), start_by(9));
+    assert_eq!(deadline(None, None, start_by(5)), start_by(5));
 }
 
 #[test]
@@ -114,7 +118,8 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     let guard = guard();
     let run = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(&spec(run, Duration::from_millis(100)), None, to_keep).await.unwrap();
+    let turn = guard.turn().await.unwrap();
+    guard.keeper(&spec(run, Duration::from_millis(100)), turn, to_keep).await.unwrap();
     let mut process = std::process::Command::new("/bin/sleep")
         .arg("600")
         .env("CARILLON_RUN", run.to_string())
@@ -127,7 +132,8 @@ async fn a_killed_guard_is_replaced_by_one_that_knows_every_run() {
     until(|| guards().into_iter().find(|&pid| pid != first)).await;
     let other = RunId::new(chrono::Utc::now());
     let (to_keep, _talk) = files();
-    guard.keeper(&spec(other, Duration::ZERO), None, to_keep).await.unwrap();
+    let turn = guard.turn().await.unwrap();
+    guard.keeper(&spec(other, Duration::ZERO), turn, to_keep).await.unwrap();
     guard.ended(other);
     assert_eq!(process.try_wait().unwrap(), None, "no guard ended it by going");
 

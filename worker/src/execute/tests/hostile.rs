@@ -5,10 +5,12 @@ use nix::unistd::Pid;
 
 use super::super::cgroup::Cgroups;
 use super::super::guard::Lease;
+use super::super::launch::StartError;
 use super::super::ledger;
 use super::super::process::Tree;
 use super::super::usage;
 use super::*;
+use crate::clock::since_boot;
 
 fn is_running(pid: i32) -> bool {
     usage::read(&pid.to_string()).is_some_and(|stat| stat.runs)
@@ -160,7 +162,7 @@ async fn nothing_is_left_of_a_start_that_hangs_half_way() {
     let group = cgroups.make(run).unwrap();
     fs::write(group.join("cgroup.freeze"), "1").unwrap();
     spec.launch.cgroup = Some(group.clone());
-    let starting = Tree::start(&executor.guard, &spec, None);
+    let starting = Tree::start(&executor.guard, &spec);
     timeout(Duration::from_millis(500), starting).await.unwrap_err();
     let keeper = executor.guard.keeper_of(run).unwrap();
     let all = marker::scan();
@@ -175,17 +177,73 @@ async fn a_start_that_a_frozen_guard_comes_to_after_the_lease_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let ran = folder.path().join("ran");
     let executor = executor();
-    let until = crate::clock::since_boot() + Duration::from_secs(2);
+    let until = since_boot() + Duration::from_secs(2);
     executor.guard.hold(Lease { id: 1, until });
-    let kept = Spec { keep_on_lease_loss: true, ..spec(&format!("touch {}", ran.display())) };
+    let kept = Spec {
+        keep_on_lease_loss: true,
+        lease: Some(1),
+        ..spec(&format!("touch {}", ran.display()))
+    };
     let (mut run, guard) = hanging(&executor, kept).await;
-    tokio::time::sleep(until.saturating_sub(crate::clock::since_boot())).await;
+    tokio::time::sleep(until.saturating_sub(since_boot())).await;
     executor.guard.hold(Lease { id: 1, until: until + Duration::from_secs(60) });
     drop(guard);
     let done = run.end().await;
     assert_eq!(done.outcome, Outcome::Lost);
-    assert_eq!(done.err, "the worker's lease had run out before it started");
+    assert_eq!(done.err, "the worker was no longer sure of its lease");
     assert!(!ran.exists());
+}
+
+#[tokio::test]
+async fn a_start_that_comes_to_the_guard_after_its_deadline_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = folder.path().join("ran");
+    let executor = executor();
+    let by = since_boot() + Duration::from_secs(1);
+    let mut spec = spec(&format!("touch {}", ran.display()));
+    spec.launch.start_by = Some(by);
+    let (mut run, guard) = hanging(&executor, spec).await;
+    tokio::time::sleep(by.saturating_sub(since_boot())).await;
+    drop(guard);
+    let done = run.end().await;
+    assert_eq!(done.outcome, Outcome::Missed);
+    assert_eq!(done.err, "its start deadline passed after it was claimed");
+    assert!(!ran.exists());
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_until_its_deadline_starts_nothing() {
+    let cgroups = match Cgroups::find() {
+        Ok(cgroups) => cgroups,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let executor = executor().grouping(Some(cgroups.clone()));
+    let mut spec = spec("sleep 600");
+    let group = cgroups.make(spec.run).unwrap();
+    fs::write(group.join("cgroup.freeze"), "1").unwrap();
+    let by = since_boot() + Duration::from_secs(1);
+    spec.launch.cgroup = Some(group.clone());
+    spec.launch.start_by = Some(by);
+    let thaw = async {
+        tokio::time::sleep(by.saturating_sub(since_boot())).await;
+        assert_eq!(cgroups.processes(spec.run).len(), 1);
+        fs::write(group.join("cgroup.freeze"), "0").unwrap();
+    };
+    let (started, ()) = tokio::join!(Tree::start(&executor.guard, &spec), thaw);
+    assert!(matches!(started, Err(StartError::TooLate)));
+    executor.sweep(spec.run).await;
+    assert!(!group.exists());
+}
+
+#[tokio::test]
+async fn a_start_under_another_lease_than_it_was_claimed_under_is_refused() {
+    let executor = executor();
+    executor.guard.hold(Lease { id: 2, until: since_boot() + Duration::from_secs(60) });
+    let under = |lease| Spec { lease: Some(lease), ..spec("echo ran") };
+    let done = Followed::start_by(&executor, under(2)).end().await;
+    assert_eq!(done.output, "ran\n");
+    let done = Followed::start_by(&executor, under(1)).end().await;
+    assert_eq!((done.outcome, done.output.as_str()), (Outcome::Lost, ""));
 }
 
 #[tokio::test]
