@@ -20,10 +20,12 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -51,6 +53,8 @@ pub(crate) mod tests;
 const STARTS_BOUND: usize = 64;
 /// What fits into the socket at once or not at all, in bytes.
 const WHOLE: usize = 2048;
+/// How many files this process might open when it was started.
+pub(super) static OPEN_FILES: OnceLock<Rlimit> = OnceLock::new();
 /// How long the guard may leave its full socket unread before it is started again.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// The first and the longest pause before it is started again.
@@ -373,5 +377,17 @@ fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()?;
+    share_open_files(&guard);
     Ok((guard, UnixStream::from_std(ours)?))
+}
+
+/// Raises how many files this process may have open, four for each live run, as far as it may, and
+/// has the guard, and with it the runs, keep what the worker was given.
+fn share_open_files(guard: &Child) {
+    let given = OPEN_FILES.get_or_init(|| getrlimit(Resource::Nofile));
+    let guard = guard.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    // It has started nothing yet.
+    guard.map(|guard| prlimit(Some(guard), Resource::Nofile, *given));
+    let most = Rlimit { current: given.maximum, maximum: given.maximum };
+    setrlimit(Resource::Nofile, most).ok();
 }

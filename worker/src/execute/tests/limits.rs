@@ -124,3 +124,15 @@ async fn a_run_that_blocks_loses_nothing_however_slowly_it_is_read() {
     assert!(!done.truncated && done.outcome == Outcome::Succeeded, "{}", done.err);
     assert_eq!(run.bytes(None).len(), 20_000_008);
 }
+
+#[tokio::test]
+async fn a_run_may_open_as_many_files_as_the_worker_was_given_and_the_worker_more() {
+    let hard = "ulimit -Hn";
+    let done = Followed::start(spec(&format!("ulimit -Sn; {hard}"))).end().await;
+    let limits: Vec<&str> = done.output.lines().collect();
+    let [given, most] = limits[..] else { panic!("{}", done.output) };
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    assert_eq!(own.current.map(|own| own.to_string()).as_deref(), Some(most));
+    let before = super::super::guard::OPEN_FILES.get().unwrap().current;
+    assert_eq!(before.map(|before| before.to_string()).as_deref(), Some(given));
+}
