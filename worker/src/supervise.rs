@@ -176,8 +176,8 @@ impl Supervisor {
         charge.over(lateness, outcome, ended_at)
     }
 
-    /// Writes each state of a run into its key, one after the other, so that none is passed over. Of
-    /// a run that is over by then there is none to be written.
+    /// Writes each state of a run into its key, one after the other. Of a run that is over by then
+    /// there is none to be written.
     async fn advance(self, mut live: LiveRun, mut states: mpsc::Receiver<Running>) {
         let mut next = states.recv().await;
         while let Some(value) = next.take() {

@@ -1,8 +1,8 @@
 //! Runs of an earlier life of the worker, which was killed together with its guard.
 //!
 //! A worker keeps a list of its live runs, the [ledger](super::ledger). When it starts, it ends what
-//! carries the marker of a run that is on it. So nothing is touched that belongs to another worker or another
-//! fleet, nor what a run that had ended by itself has left in the background.
+//! carries the marker of a run that is on it. So nothing is touched that belongs to another worker
+//! or another fleet, nor what a run that had ended by itself has left in the background.
 //! A start that still hangs carries no marker yet; it comes to nothing by itself, for its worker is
 //! gone.
 

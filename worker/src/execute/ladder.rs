@@ -8,7 +8,7 @@ use std::time::Duration;
 use carillon_core::run::Outcome;
 use tokio::time::Instant;
 
-use super::Order;
+use super::run::Order;
 
 /// How long the output is still read after the shell has ended while something holds it open.
 const DRAIN: Duration = Duration::from_millis(200);

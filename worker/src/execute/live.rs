@@ -23,8 +23,8 @@ use super::cgroup::Cgroups;
 use super::ladder::{Cause, Ladder, PROGRESS_EVERY, Phase, Step};
 use super::marker::{self, Process};
 use super::process::{self, Tree};
+use super::run::{Event, Finished, Order, Progress, Spec};
 use super::usage::{Census, Group, Groups};
-use super::{Event, Finished, Order, Progress, Spec};
 use crate::clock;
 
 /// The age up to which somebody else's look at `/proc` is as good as a new one, for figures.

@@ -12,7 +12,7 @@ use carillon_core::id::RunId;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::usage::{self, Stat};
+use super::proc::{self, Stat};
 
 /// What a guard is called, as in `ps`.
 pub(super) const GUARD: &str = "carillon-guard";
@@ -76,7 +76,7 @@ impl Process {
             return true;
         };
         // Looked at while the handle is held: what is signalled is what is looked at, or nothing.
-        let now = usage::read(&self.pid.to_string()).and_then(|stat| Self::of(&stat));
+        let now = proc::read(&self.pid.to_string()).and_then(|stat| Self::of(&stat));
         // Its parent may have ended, its group and its environment have changed.
         let is_it = now.is_some_and(|now| now.started == self.started);
         !is_it || pidfd_send_signal(&handle, signal) != Err(Errno::PERM)
@@ -85,7 +85,7 @@ impl Process {
 
 /// Every process that runs on this machine.
 pub(crate) fn scan() -> Vec<Process> {
-    usage::processes().filter_map(|stat| Process::of(&stat)).collect()
+    proc::processes().filter_map(|stat| Process::of(&stat)).collect()
 }
 
 /// Those of `all` that belong to the run: they carry its marker, are in a group or session that is

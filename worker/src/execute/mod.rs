@@ -19,8 +19,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use carillon_core::id::RunId;
-use carillon_core::job::{Job, OnLeaseLoss, Overflow};
-use carillon_core::run::{Chunk, Outcome};
 use chrono::{DateTime, Utc};
 use rustix::process::Signal;
 use tokio::select;
@@ -37,6 +35,7 @@ use launch::{Launch, StartError};
 use ledger::Ledger;
 use live::{Live, Orders};
 use process::Tree;
+pub(crate) use run::{Event, Finished, Order, Progress, Spec};
 use starts::Starts;
 use usage::Census;
 
@@ -53,151 +52,14 @@ mod launch;
 mod ledger;
 mod live;
 mod marker;
+mod proc;
 mod process;
+mod run;
 mod starts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
 mod usage;
-
-/// What to run, and within which bounds.
-#[derive(Debug, Clone)]
-pub(crate) struct Spec {
-    /// The run, for the log.
-    pub(crate) run: RunId,
-    /// What is started.
-    pub(crate) launch: Launch,
-    /// How long the run may take, from its start.
-    pub(crate) timeout: Option<Duration>,
-    /// Between SIGTERM and SIGKILL; with zero there is no SIGTERM.
-    pub(crate) grace: Duration,
-    /// How much output is kept, in bytes: the head and, past the limit, the tail.
-    pub(crate) output_limit: u64,
-    /// Whether it waits when it writes faster than its output is taken; else what comes meanwhile is
-    /// dropped.
-    pub(crate) blocks: bool,
-    /// Whether it goes on when the worker's lease runs out while the worker is frozen.
-    pub(crate) keep_on_lease_loss: bool,
-    /// The lease that it was claimed under: it is not started under another.
-    pub(crate) lease: Option<i64>,
-}
-
-impl Spec {
-    /// A run of this job; `vars` are the `CARILLON_*` variables.
-    pub(crate) fn new(run: RunId, job: &Job, vars: Vec<(String, String)>) -> Self {
-        Self {
-            run,
-            launch: Launch {
-                command: job.command.clone(),
-                shell: job.shell.clone(),
-                cwd: job.cwd.clone(),
-                user: job.user.clone(),
-                env: job.env.clone(),
-                vars,
-                umask: job.umask_bits(),
-                nice: job.nice,
-                limits: job.limits.clone(),
-                cgroup: None,
-                start_by: None,
-            },
-            timeout: job.timeout(),
-            grace: job.kill_grace(),
-            output_limit: job.output_limit_bytes,
-            blocks: job.overflow == Overflow::Block,
-            keep_on_lease_loss: job.on_lease_loss == OnLeaseLoss::Continue,
-            lease: None,
-        }
-    }
-}
-
-/// What a live run can be told. The first order decides how the run is recorded; a later one can
-/// only shorten the grace period.
-#[derive(Debug, Clone)]
-pub(crate) enum Order {
-    /// Somebody wants it dead.
-    Kill {
-        /// Before SIGKILL; the job's own grace where absent.
-        grace: Option<Duration>,
-        /// Who asked.
-        by: String,
-    },
-    /// The worker cannot keep it: it stops, or it has lost its lease. The job's grace applies.
-    Abandon {
-        /// Why, to be read after "ended because": `worker w1 is stopping`.
-        reason: String,
-    },
-}
-
-/// What happens to a live run.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// Its shell runs.
-    Started {
-        /// Process id of the shell, and of the process group.
-        pid: u32,
-        /// When.
-        at: DateTime<Utc>,
-    },
-    /// The next output, in order.
-    Output(Vec<Chunk>),
-    /// Its figures changed. Sent every 2 s at most; an unread one is replaced by the next.
-    Progress(Progress),
-    /// A kill was read.
-    Received,
-    /// SIGTERM was sent.
-    Terminated,
-    /// SIGKILL was sent.
-    Killed,
-}
-
-/// The figures of a live run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// Processor time of the process group, in milliseconds.
-    pub(crate) cpu_millis: u64,
-    /// Largest resident memory of the process group seen so far, in bytes.
-    pub(crate) max_rss_bytes: u64,
-    /// Output so far, in bytes, kept or not.
-    pub(crate) output_bytes: u64,
-    /// The last line that is not blank, at most 200 characters.
-    pub(crate) last_line: String,
-}
-
-/// What became of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Finished {
-    /// Succeeded, failed, timed out or killed; lost, where its keeper was killed. A run that was told
-    /// to end is never a success.
-    pub(crate) outcome: Outcome,
-    /// Empty on success, else the reason in words.
-    pub(crate) err: String,
-    /// Where the shell exited.
-    pub(crate) exit_code: Option<i32>,
-    /// Where a signal ended the shell.
-    pub(crate) signal: Option<i32>,
-    /// When the shell was started, or the attempt was made.
-    pub(crate) started: DateTime<Utc>,
-    /// When the shell had ended; after a kill, when its whole group had.
-    pub(crate) ended: DateTime<Utc>,
-    /// Processor time in milliseconds, exact for everything that had ended with the shell.
-    pub(crate) cpu_millis: u64,
-    /// Peak resident memory in bytes: of the largest process, exact where it grew beyond some 3 MB, or
-    /// the largest sum over the group that was seen, at the start and every 2 s; 0 if none was.
-    pub(crate) max_rss_bytes: u64,
-    /// The first and the last 32 KiB of both streams; what is not UTF-8 is replaced.
-    pub(crate) output: String,
-    /// The output that was not sent as an event: what came last, and the tail of a long one. To be
-    /// stored after all that was received.
-    pub(crate) rest: Vec<Chunk>,
-    /// All output, in bytes, kept or not.
-    pub(crate) output_bytes: u64,
-    /// Whether some of it was dropped.
-    pub(crate) truncated: bool,
-    /// Who asked for the kill, if one ended the run.
-    pub(crate) killed_by: Option<String>,
-    /// From the order or time-out that ended the run until nothing of it was left.
-    pub(crate) ending_took: Option<Duration>,
-}
 
 /// How long a start may still take that is to be ended: one that succeeds meanwhile is ended as every
 /// run is, with its grace.
@@ -263,7 +125,7 @@ impl Executor {
         let mut orders = Orders::new(orders);
         let asked = clock::now();
         if let Some(order) = orders.already() {
-            return Finished::before_start(&Cause::from_order(&order), asked);
+            return before_start(&Cause::from_order(&order), asked);
         }
         let run = spec.run;
         if let Some(ledger) = &self.ledger {
@@ -341,7 +203,7 @@ impl Executor {
             started = self.starts.carry(Tree::start(&self.guard, spec)) => started,
             cause = given_up(orders, spec.timeout) => {
                 self.sweep(spec.run).await;
-                return Err(Finished::before_start(&cause, asked));
+                return Err(before_start(&cause, asked));
             }
         };
         match started {
@@ -374,34 +236,8 @@ async fn given_up(orders: &mut Orders, limit: Option<Duration>) -> Cause {
     cause
 }
 
-impl Finished {
-    /// Of a run that was ended while nothing of it ran yet.
-    fn before_start(cause: &Cause, asked: DateTime<Utc>) -> Self {
-        let err = format!("{} before it started", cause.words());
-        Self::without_process(cause.outcome(), err, asked, cause.killed_by())
-    }
-
-    fn without_process(
-        outcome: Outcome,
-        err: String,
-        at: DateTime<Utc>,
-        killed_by: Option<String>,
-    ) -> Self {
-        Self {
-            outcome,
-            err,
-            exit_code: None,
-            signal: None,
-            started: at,
-            ended: clock::now(),
-            cpu_millis: 0,
-            max_rss_bytes: 0,
-            output: String::new(),
-            rest: Vec::new(),
-            output_bytes: 0,
-            truncated: false,
-            killed_by,
-            ending_took: None,
-        }
-    }
+/// What became of a run that was ended while nothing of it ran yet.
+fn before_start(cause: &Cause, asked: DateTime<Utc>) -> Finished {
+    let err = format!("{} before it started", cause.words());
+    Finished::without_process(cause.outcome(), err, asked, cause.killed_by())
 }

@@ -20,10 +20,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::Spec;
 use super::capture::Pipes;
 use super::guard::Guard;
 use super::launch::{Launch, REAP, Reply, StartError};
+use super::run::Spec;
 use super::usage::{self, Group};
 
 /// How long a keeper may take to reap a shell that has ended. It only waits for the processor.

@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::fork::{fork, leave};
+use super::system::{fork, leave};
 
 /// Flags of linux/sched.h.
 const CLONE_VM: u64 = 0x100;

@@ -26,7 +26,8 @@ use nix::unistd::{Pid, dup2_stdin};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitOptions, wait};
 
-use super::{serve, shell};
+use super::shell;
+use super::system::children;
 use crate::execute::account::Account;
 use crate::execute::launch::{Launch, Reply, StartError};
 use crate::execute::marker::{KEEPER, STARTER};
@@ -55,7 +56,7 @@ pub(super) fn keep(files: Files, null: &File, own: Account) -> io::Result<()> {
     set_child_subreaper(true)?;
     // Standard input is the guard's own channel.
     dup2_stdin(null)?;
-    let children = serve::children()?;
+    let children = children()?;
     let mut talk = UnixStream::from(files.talk);
     let mut orders = BufReader::new(talk.try_clone()?);
     let mut line = String::new();

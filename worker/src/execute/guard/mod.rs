@@ -15,7 +15,6 @@
 //! [`Guard`] is the worker's side, `serve` the other. The guard decides nothing that the worker
 //! can decide itself, and knows neither etcd nor jobs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,19 +34,22 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::error;
 
 use line::{Line, Terms};
+use told::{Known, Told, deadline};
 
 use crate::execute::Spec;
 
 pub(crate) use serve::serve;
+pub(crate) use told::Lease;
 
 mod clone;
-mod fork;
 pub(crate) mod keeper;
 mod line;
 mod serve;
 pub(crate) mod shell;
+mod system;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 
 /// Starts that wait for the guard: as many as may be under way at once, and then some.
 const STARTS_BOUND: usize = 64;
@@ -68,25 +70,6 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(crate) struct Guard {
     known: watch::Sender<Known>,
     starts: mpsc::Sender<Start>,
-}
-
-/// What the guard has to know. The newest is told, however often it changed meanwhile: nothing
-/// queues up, and a new guard is told all of it.
-#[derive(Debug, Default)]
-struct Known {
-    runs: BTreeMap<RunId, Terms>,
-    lease: Option<Lease>,
-    /// The runs that came, went or got a keeper since the guard was told.
-    changed: BTreeSet<RunId>,
-}
-
-/// Until when a lease is certain, since boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lease {
-    /// Its number in etcd.
-    pub(crate) id: i64,
-    /// When the last acknowledged renewal was sent, and the lease's time to live.
-    pub(crate) until: Duration,
 }
 
 /// The right to ask for one start.
@@ -181,56 +164,6 @@ impl Guard {
     /// acts on a new lease. Until the first call there is no deadline. Never waits.
     pub(crate) fn hold(&self, lease: Lease) {
         self.known.send_modify(|known| known.lease = Some(lease));
-    }
-}
-
-/// What one guard knows.
-#[derive(Debug, Default)]
-struct Told {
-    /// The runs, and whether it knows the keeper.
-    runs: BTreeMap<RunId, bool>,
-    lease: Option<Duration>,
-}
-
-impl Known {
-    /// Where nothing was told yet, everything is new.
-    fn tell_again(&mut self) {
-        self.changed = self.runs.keys().copied().collect();
-    }
-}
-
-impl Told {
-    /// The lines that tell what is new in `known`. The lease comes first: a new run is under the new
-    /// one.
-    fn catch_up(&mut self, known: &mut Known) -> String {
-        let lease = known.lease.map(|lease| lease.until);
-        let lease = lease.filter(|_| lease != self.lease).map(Line::Lease);
-        let changes = std::mem::take(&mut known.changed);
-        let runs = changes.into_iter().filter_map(|run| {
-            match (self.runs.get(&run), known.runs.get(&run)) {
-                (Some(true), Some(_)) | (None, None) => None,
-                (Some(false), Some(terms)) if terms.keeper.is_none() => None,
-                (_, Some(&terms)) => Some(Line::Run(run, terms)),
-                (Some(_), None) => Some(Line::End(run)),
-            }
-        });
-        let lines: Vec<Line> = lease.into_iter().chain(runs).collect();
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&format!("{line}\n"));
-            match line {
-                Line::Run(run, terms) => drop(self.runs.insert(run, terms.keeper.is_some())),
-                Line::End(run) => drop(self.runs.remove(&run)),
-                Line::Lease(until) => self.lease = Some(until),
-                Line::Start(..) => {}
-            }
-        }
-        text
-    }
-
-    /// It is asked to start the run: it knows the keeper that it forks off.
-    fn started(&mut self, run: RunId) {
-        self.runs.entry(run).and_modify(|knows_keeper| *knows_keeper = true);
     }
 }
 
@@ -349,19 +282,6 @@ async fn hand_over(
         })
         .await?;
     Ok(())
-}
-
-/// Until when a run may be started that was claimed under this lease and has this deadline, if the
-/// lease of now is `held`: under another it may have been settled as lost.
-fn deadline(
-    lease: Option<i64>,
-    held: Option<Lease>,
-    start_by: Option<Duration>,
-) -> Option<Duration> {
-    let certain = lease.map(|lease| {
-        held.filter(|held| held.id == lease).map_or(Duration::ZERO, |held| held.until)
-    });
-    certain.into_iter().chain(start_by).min()
 }
 
 fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {

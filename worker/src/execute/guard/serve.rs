@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use carillon_core::id::RunId;
 use nix::sys::signal::{SigSet, Signal as Blocked};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
@@ -21,9 +21,9 @@ use rustix::time::{
 };
 use tracing::{info, warn};
 
-use super::fork::{fork, leave};
 use super::keeper::{self, Files};
 use super::line::{Line, Lines, Terms};
+use super::system::{CHILDREN, children, fork, leave};
 use crate::clock::since_boot;
 use crate::execute::account::Account;
 use crate::execute::cgroup::Cgroups;
@@ -37,8 +37,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 const QUIET: Duration = Duration::from_millis(100);
 /// Signals that do not end the guard and its keepers.
 const DEAF: [Blocked; 4] = [Blocked::SIGINT, Blocked::SIGTERM, Blocked::SIGHUP, Blocked::SIGQUIT];
-/// What tells of a child that ended.
-const CHILDREN: [Blocked; 1] = [Blocked::SIGCHLD];
 
 /// Guards the runs of the worker at the other end of standard input, until it is gone and they are
 /// too. `SIGINT`, `SIGTERM`, `SIGHUP` and `SIGQUIT` do not end it.
@@ -109,13 +107,6 @@ pub(crate) fn serve() -> io::Result<()> {
         }
         wards.look_again(since_boot());
     }
-}
-
-/// Can be read when a child has ended.
-pub(super) fn children() -> io::Result<SignalFd> {
-    // Reading must not wait: where this is tested, another thread may have had the signal.
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    Ok(SignalFd::with_flags(&CHILDREN.into_iter().collect(), flags)?)
 }
 
 /// The worker's words, and the files that come with them.

@@ -20,7 +20,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 
 use super::clone::beget;
-use super::fork::reset_signals;
+use super::system::reset_signals;
 use crate::clock::since_boot;
 use crate::execute::account::Account;
 use crate::execute::launch::{Launch, StartError};
@@ -28,7 +28,7 @@ use crate::execute::launch::{Launch, StartError};
 /// How many seconds after SIGXCPU the kernel sends SIGKILL.
 pub(crate) const CPU_GRACE_SECS: u64 = 5;
 
-/// What can fail between fork(2) and execve(2).
+/// What can fail between the birth of the process and execve(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Streams,
@@ -59,12 +59,12 @@ fn limits(limits: &Limits) -> [(&'static str, Resource, Option<u64>); 4] {
         ("cpuSecs", Resource::Cpu, limits.cpu_secs),
         ("openFiles", Resource::Nofile, limits.open_files),
         ("processes", Resource::Nproc, limits.processes),
-        // Last: what follows needs memory.
+        // Last: the others are set without it.
         ("memoryBytes", Resource::As, limits.memory_bytes),
     ]
 }
 
-/// Everything that a child needs, made before the fork.
+/// Everything that a child needs, made before its birth.
 struct Prepared<'a> {
     launch: &'a Launch,
     shell: CString,

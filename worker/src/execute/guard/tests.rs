@@ -16,61 +16,6 @@ fn as_the_guard() {
     serve().unwrap();
 }
 
-#[test]
-fn who_knows_something_is_told_the_difference() {
-    let terms = Terms { grace: Duration::from_secs(1), keep: false, keeper: None };
-    let (a, b) = (RunId::FIRST, RunId::LAST);
-    let (mut guard, mut known) = (Told::default(), Known::default());
-    assert_eq!(guard.catch_up(&mut known), "");
-    known.lease = Some(lease(1, 9));
-    known.runs.insert(a, terms);
-    known.tell_again();
-    assert_eq!(guard.catch_up(&mut known), format!("lease 9000\nrun {a} 1000 kill\n"));
-    known.tell_again();
-    assert_eq!(guard.catch_up(&mut known), "");
-    known.runs = BTreeMap::from([(b, terms)]);
-    known.changed = BTreeSet::from([a, b]);
-    assert_eq!(guard.catch_up(&mut known), format!("end {a}\nrun {b} 1000 kill\n"));
-    known.runs.clear();
-    known.changed = BTreeSet::from([a, b]);
-    assert_eq!(guard.catch_up(&mut known), format!("end {b}\n"), "it has forgotten the other");
-}
-
-fn lease(id: i64, secs: u64) -> Lease {
-    Lease { id, until: Duration::from_secs(secs) }
-}
-
-#[test]
-fn a_start_may_wait_until_its_own_lease_or_its_deadline_is_over() {
-    let until = |under, held| deadline(under, held, None).map(|until| until.as_secs());
-    assert_eq!(until(None, Some(lease(1, 9))), None);
-    assert_eq!(until(Some(1), Some(lease(1, 9))), Some(9));
-    assert_eq!(until(Some(1), Some(lease(2, 12))), Some(0), "it may be settled as lost");
-    assert_eq!(until(Some(1), None), Some(0));
-    let start_by = |secs| Some(Duration::from_secs(secs));
-    assert_eq!(deadline(Some(1), Some(lease(1, 9)), start_by(5)), start_by(5));
-    assert_eq!(deadline(Some(1), Some(lease(1, 9)), start_by(15)), start_by(9));
-    assert_eq!(deadline(None, None, start_by(5)), start_by(5));
-}
-
-#[test]
-fn a_guard_learns_of_the_keeper_that_an_earlier_one_has_forked_off() {
-    let terms = Terms { grace: Duration::ZERO, keep: false, keeper: None };
-    let mut known = Known::default();
-    let (ours, earlier) = (RunId::FIRST, RunId::LAST);
-    known.runs = [ours, earlier].map(|run| (run, terms)).into();
-    known.tell_again();
-    let mut guard = Told::default();
-    guard.catch_up(&mut known);
-    guard.started(ours);
-    for (run, keeper) in [(ours, 5), (earlier, 6)] {
-        known.runs.insert(run, Terms { keeper: Some(keeper), ..terms });
-    }
-    known.tell_again();
-    assert_eq!(guard.catch_up(&mut known), format!("run {earlier} 0 kill 6\n"));
-    assert_eq!(guard.catch_up(&mut known), "");
-}
-
 /// The guards that this process has started.
 fn guards() -> Vec<i32> {
     let parent = std::process::id();

@@ -7,13 +7,13 @@ use super::super::cgroup::Cgroups;
 use super::super::guard::Lease;
 use super::super::launch::StartError;
 use super::super::ledger;
+use super::super::proc;
 use super::super::process::Tree;
-use super::super::usage;
 use super::*;
 use crate::clock::since_boot;
 
 fn is_running(pid: i32) -> bool {
-    usage::read(&pid.to_string()).is_some_and(|stat| stat.runs)
+    proc::read(&pid.to_string()).is_some_and(|stat| stat.runs)
 }
 
 /// The number on the first line of output.
@@ -98,7 +98,7 @@ async fn a_run_survives_its_guard_and_the_next_has_another() {
     let executor = executor();
     let mut run = Followed::start_by(&executor, spec(&wait));
     let keeper = number(&mut run).await;
-    let guard = usage::read(&keeper.to_string()).unwrap().parent;
+    let guard = proc::read(&keeper.to_string()).unwrap().parent;
     kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
     let next = Followed::start_by(&executor, spec("echo next")).end().await;
     // The one that was killed may have been asked for it.
@@ -122,7 +122,7 @@ impl Drop for Stopped {
 async fn hanging(executor: &Executor, spec: Spec) -> (Followed, Stopped) {
     let mut first = Followed::start_by(executor, super::spec("echo $PPID; sleep 600"));
     let keeper = number(&mut first).await;
-    let guard = Stopped(Pid::from_raw(usage::read(&keeper.to_string()).unwrap().parent));
+    let guard = Stopped(Pid::from_raw(proc::read(&keeper.to_string()).unwrap().parent));
     kill(guard.0, Signal::SIGSTOP).unwrap();
     first.kill("alice", Some(Duration::ZERO)).await;
     first.end().await;

@@ -5,7 +5,11 @@
 use std::io;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid};
+
+/// What tells of a child that ended.
+pub(super) const CHILDREN: [Signal; 1] = [Signal::SIGCHLD];
 
 /// Becomes two processes; `None` in the child.
 ///
@@ -27,7 +31,7 @@ pub(super) fn leave(code: i32) -> ! {
     unsafe { nix::libc::_exit(code) }
 }
 
-/// Gives every signal its usual effect again and unblocks it: what is ignored or blocked stays so
+/// Gives every signal but the real-time ones its usual effect again and unblocks it: what is ignored or blocked stays so
 /// across execve(2), and the guard blocks what the worker, or whoever started that, ignores.
 pub(super) fn reset_signals() {
     for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -35,4 +39,11 @@ pub(super) fn reset_signals() {
         unsafe { signal(number, SigHandler::SigDfl) }.ok();
     }
     SigSet::empty().thread_set_mask().ok();
+}
+
+/// Can be read when a child has ended.
+pub(super) fn children() -> io::Result<SignalFd> {
+    // Reading must not wait: where this is tested, another thread may have had the signal.
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&CHILDREN.into_iter().collect(), flags)?)
 }
