@@ -98,6 +98,7 @@ extern "C" fn begin(child: *const c_void) -> ! {
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(arguments: &mut Arguments, child: *const c_void) -> i64 {
     let pid: i64;
+    // Registers by name: any other may be one that the child or the kernel overwrites.
     // SAFETY: the child is on its own stack from its first instruction on and never comes back; in
     // the parent this is a system call like any other.
     unsafe {
@@ -105,13 +106,13 @@ unsafe fn clone3(arguments: &mut Arguments, child: *const c_void) -> i64 {
             "syscall",
             "test rax, rax",
             "jnz 2f",
+            "mov rdi, r12",
             "xor ebp, ebp",
-            "mov rdi, {child}",
-            "call {begin}",
+            "call r13",
             "ud2",
             "2:",
-            child = in(reg) child,
-            begin = in(reg) begin as extern "C" fn(*const c_void) -> !,
+            in("r12") child,
+            in("r13") begin as extern "C" fn(*const c_void) -> !,
             inlateout("rax") nix::libc::SYS_clone3 => pid,
             in("rdi") arguments.as_ptr(),
             in("rsi") size_of::<Arguments>(),
