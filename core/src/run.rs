@@ -472,6 +472,13 @@ impl RunRecord {
     pub fn duration(&self, now: DateTime<Utc>) -> TimeDelta {
         self.end_time.unwrap_or(now) - self.start_time
     }
+
+    /// The same, where it is known: not of a slot that did not run, nor of a lost run, of which only
+    /// is known when its loss was noticed.
+    pub fn took(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let known = !matches!(self.outcome, Outcome::Skipped | Outcome::Missed | Outcome::Lost);
+        known.then(|| self.duration(now))
+    }
 }
 
 /// When output that was written by `at` is deleted: a day later than a record that ends then, so that

@@ -18,7 +18,7 @@ pub use story::{Decision, Fate, Hindrance, Next, Other, Prospect, Standing, Stor
 use crate::decide::{Move, Situation, Step, due_at, next_step};
 use crate::fleet::WorkerEntry;
 use crate::id::{JobName, RunId, Slot, WorkerId};
-use crate::job::{Checked, Concurrency, Job, JobEntry};
+use crate::job::{Checked, Concurrency, Job, JobEntry, Scope};
 use crate::keys::Key;
 use crate::rank::{Call, Roster, unfit};
 use crate::replica::Replica;
@@ -59,6 +59,7 @@ pub fn story(known: &Known<'_>, slot: Slot) -> Story {
         job: job.clone(),
         slot,
         zone: scheduled.map_or(Tz::UTC, |(_, zone)| zone),
+        on_every_worker: checked.is_some_and(|checked| checked.job.scope == Scope::EveryWorker),
         due,
         deadline: due.zip(checked).map(|(due, c)| due + c.job.start_deadline()),
         fate: Fate::Unknown,

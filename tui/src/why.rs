@@ -146,7 +146,11 @@ impl Teller<'_> {
             other => format!(", {other}"),
         };
         let label = format!("attempt {}", record.attempt.max(1));
-        self.fact(&label, &format!("{}{kind}: run {}", record.outcome, record.id));
+        let on = match self.story.on_every_worker {
+            true => format!("on {} ", record.worker),
+            false => String::new(),
+        };
+        self.fact(&label, &format!("{on}{}{kind}: run {}", record.outcome, record.id));
         if let Some(claimed) = record.claimed_time {
             let late = decision.late_millis.map(lateness).unwrap_or_default();
             let claimed = self.moment(claimed);
@@ -306,7 +310,9 @@ impl Teller<'_> {
 
     fn tell_ahead(&mut self) {
         let takers = self.takers();
-        if let Some((first, others)) = takers.split_first() {
+        if self.story.on_every_worker && !takers.is_empty() {
+            self.fact("expected", &format!("{}, each for itself", takers.join(", ")));
+        } else if let Some((first, others)) = takers.split_first() {
             let then = match others {
                 [] => String::new(),
                 others => format!("; if it does not, {}", others.join(", then ")),
@@ -407,9 +413,13 @@ impl Teller<'_> {
         if story.workers.is_empty() {
             return;
         }
-        self.fact("workers", "as they are registered now, in the order in which they take the job");
+        let each = story.on_every_worker;
+        let how =
+            if each { "each runs the job" } else { "in the order in which they take the job" };
+        self.fact("workers", &format!("as they are registered now, {how}"));
         for Standing { worker, rank, reason, .. } in &story.workers {
             match rank {
+                Some(_) if each => self.detail("+", worker.as_str()),
                 Some(rank) => self.detail(&format!("{}.", rank + 1), worker.as_str()),
                 None => {
                     let reason = reason.as_deref().unwrap_or("it does not take it");

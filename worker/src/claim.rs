@@ -11,7 +11,6 @@ use carillon_core::run::{LiveRun, Outcome, RunRecord, RunState, Running, Trigger
 use carillon_core::steps::{Grounds, Overlap, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::metrics::Decision;
 use crate::schedule::{Wanted, WantedTrigger};
 
 /// A step, and what it does once it is carried out.
@@ -34,6 +33,51 @@ pub(crate) enum Effect {
     Moves,
     /// Nothing: a key that nobody needs is gone, or runs that are to be replaced are asked to end.
     Tidies,
+}
+
+/// What became of a slot, or of a step that fires none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It runs at its time.
+    Run,
+    /// It runs late, as the job's catch-up says.
+    CaughtUp,
+    /// A run outside the schedule.
+    Triggered,
+    /// Skipped: an earlier run is live, or the job changed.
+    Skipped,
+    /// Missed: past its start deadline.
+    Missed,
+    /// A run of a dead worker was settled.
+    Lost,
+    /// The cursor followed a change of the job.
+    Rebased,
+}
+
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Run,
+        Self::CaughtUp,
+        Self::Triggered,
+        Self::Skipped,
+        Self::Missed,
+        Self::Lost,
+        Self::Rebased,
+    ];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::CaughtUp => "caughtUp",
+            Self::Triggered => "triggered",
+            Self::Skipped => "skipped",
+            Self::Missed => "missed",
+            Self::Lost => "lost",
+            Self::Rebased => "rebased",
+        }
+    }
 }
 
 impl Effect {

@@ -5,7 +5,6 @@
 //! back.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::mem::Discriminant;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,7 +13,6 @@ use carillon_core::etcd::{Etcd, EtcdError};
 use carillon_core::fleet::{Registration, rules_version};
 use carillon_core::id::{RunId, WorkerId};
 use carillon_core::records::Records;
-use carillon_core::recover::doubters;
 use carillon_core::replica::Feed;
 use carillon_core::settings::Connection;
 use chrono::TimeDelta;
@@ -34,14 +32,15 @@ use crate::execute::guard::Guard;
 use crate::execute::{Executor, Order};
 use crate::fault::Fault;
 use crate::lease::{Keeper, Standing};
-use crate::memory::{Memory, Seen};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::notify::{Sender, Targets};
 use crate::report::{self, Report, Reporter, Reports, Store, Telling};
 use crate::room;
-use crate::skew::{Skew, Source, Verdict};
+use crate::skew::Skew;
 use crate::state::StateDir;
 use crate::supervise::{Charge, ORDERS_BOUND, Over, Supervisor, order};
+use crate::trust::Trust;
 
 /// A clock that was moved by less was not set: reading it twice takes about so long.
 const TOLD_FROM: TimeDelta = TimeDelta::milliseconds(1);
@@ -127,7 +126,7 @@ pub(crate) async fn run(
     let reporter = tokio::spawn(reporter.run());
     let (standing, stands) = watch::channel(Standing::default());
     let (leave, leaving) = mpsc::channel(1);
-    let (trust, trusted) = watch::channel(false);
+    let (clock_trust, trusted) = watch::channel(false);
     let (sender, nudge) = Sender::new(
         records.clone(),
         options.targets,
@@ -172,7 +171,9 @@ pub(crate) async fn run(
         capacity: options.capacity as usize,
         max_skew: options.max_skew,
     };
+    let skew = Skew::new(options.max_skew, since_boot());
     let daemon = Daemon {
+        trust: Trust::new(me.id.clone(), skew, memory),
         decider: Decider::new(keys, me),
         claims,
         courier,
@@ -181,13 +182,8 @@ pub(crate) async fn run(
         registration,
         standing: stands,
         metrics,
-        skew: Skew::new(options.max_skew, since_boot()),
-        clock_says: None,
-        trust,
+        clock_trust,
         etcd: etcd.clone(),
-        memory,
-        restored: None,
-        cluster: 0,
         out_of_touch: false,
         told_failure: false,
         orders: HashMap::new(),
@@ -260,17 +256,10 @@ struct Daemon {
     registration: watch::Sender<Registration>,
     standing: watch::Receiver<Standing>,
     metrics: Metrics,
-    skew: Skew,
-    /// The last verdict on our clock, and why it bars us from claiming.
-    clock_says: Option<(Discriminant<Verdict>, Option<String>)>,
+    trust: Trust,
     /// Whether our clock may be gone by, for the sender of messages.
-    trust: watch::Sender<bool>,
+    clock_trust: watch::Sender<bool>,
     etcd: Etcd,
-    memory: Memory,
-    /// Why etcd must not be believed.
-    restored: Option<String>,
-    /// The cluster that the state was read from.
-    cluster: u64,
     /// Whether the watch is broken, and the log was told.
     out_of_touch: bool,
     /// Whether etcd did not take a decision, and the log was told.
@@ -297,11 +286,12 @@ impl Daemon {
         let mut stopping = false;
         let (mut handed_over, mut drained, mut last_call) = (None, None, None);
         let mut more = false;
-        let mut alone = Some(Instant::now() + self.skew.waits_until().saturating_sub(since_boot()));
+        let mut alone =
+            Some(Instant::now() + self.trust.waits_until().saturating_sub(since_boot()));
         self.judge();
         loop {
             if stopping && handed_over.is_none() && self.is_idle() {
-                self.write_memory();
+                self.trust.write_memory();
                 return Ok(());
             }
             if !more {
@@ -332,7 +322,7 @@ impl Daemon {
                 },
                 Ok(()) = self.standing.changed() => self.on_standing(),
                 Some(offset) = mongo_clock.recv() => {
-                    self.skew.hear(Source::Mongo, offset, since_boot());
+                    self.trust.hear_mongo(offset, since_boot());
                     self.judge();
                 }
                 () = until(self.burst.until()), if self.burst.until().is_some() => {
@@ -470,7 +460,7 @@ impl Daemon {
             let seconds = by.abs().as_seconds_f64();
             warn!("the clock was set {direction} by {seconds:.3} s: looking at every job again");
         }
-        self.skew.clock_set(by);
+        self.trust.clock_set(by);
         self.judge();
         self.decider.on_clock_set(by, clock::now());
     }
@@ -530,7 +520,7 @@ impl Daemon {
         self.decider.on_lease(standing.lease, clock::now());
         self.decider.announced(standing.draining);
         self.judge();
-        self.write_memory();
+        self.trust.write_memory();
     }
 
     fn hear(&mut self, fed: &Feed) {
@@ -545,89 +535,28 @@ impl Daemon {
         }
         let before = self.decider.schedule.replica.revision;
         self.decider.on_feed(fed, clock::now());
-        if let Feed::Part { cluster, .. } | Feed::Snapshot { cluster, .. } = fed {
-            self.cluster = *cluster;
-        }
         let replica = &self.decider.schedule.replica;
-        if let Feed::Part { revision, .. } = fed {
-            // The jobs and cursors of another past are in the replica already. The settings, which
-            // would tell of a recovery, come later.
-            let (revision, recovered) = (*revision, self.memory.recovered());
-            return self.remember(Seen { cluster: self.cluster, revision, recovered });
+        self.trust.hear(fed, replica, before, since_boot());
+        if matches!(fed, Feed::Part { .. }) {
+            return;
         }
         let (revision, table_hash) = (replica.revision, format!("{:016x}", replica.table_hash()));
         self.metrics.applied_revision(revision);
         self.metrics.jobs(replica.jobs.len());
         self.supervisor.nudge.workers(replica.workers.len());
-        let recovered = replica.settings.as_ref().and_then(|settings| settings.value.recovered);
-        self.remember(Seen { cluster: self.cluster, revision, recovered });
-        self.hear_clocks(before);
         self.registration.send_if_modified(|r| {
             (r.watch_revision, r.table_hash) = (revision, table_hash);
             false
         });
     }
 
-    /// Compares this with what is remembered of etcd.
-    fn remember(&mut self, seen: Seen) {
-        let why = self.memory.see(seen);
-        if why != self.restored {
-            match &why {
-                Some(why) => warn!("claiming nothing: {why}"),
-                None => info!("etcd is believed again"),
-            }
-        }
-        self.restored = why;
-    }
-
-    /// Hears of the clocks of those who have registered since the revision `before`.
-    fn hear_clocks(&mut self, before: i64) {
-        let (at, replica) = (since_boot(), &self.decider.schedule.replica);
-        for worker in replica.workers.values().filter(|worker| worker.id != self.supervisor.worker)
-        {
-            match worker.skew {
-                Some(offset) if worker.mod_revision > before => {
-                    self.skew.hear(Source::Worker(worker.id.clone()), offset, at);
-                }
-                _ => self.skew.is_there(worker.id.clone(), at),
-            }
-        }
-        self.skew.keep(|worker| replica.workers.contains_key(worker));
-    }
-
-    /// Why etcd must not be believed, by what another worker has found. It is not passed on as if
-    /// this worker had found it: else they would bar each other for ever.
-    fn hearsay(&self) -> Option<String> {
-        let mut doubters = doubters(&self.decider.schedule.replica);
-        let doubter = doubters.find(|worker| **worker != self.supervisor.worker)?;
-        Some(format!("{doubter} says that etcd was restored; run `carillon recover`"))
-    }
-
-    /// Says whether this worker may claim, as far as its clock, its memory and the others tell.
+    /// Goes by what the clocks, the memory and the others tell: whether this worker may claim.
     fn judge(&mut self) {
-        let at = since_boot();
-        for news in self.skew.news(at) {
-            warn!("{news}");
-        }
-        self.metrics.skew(self.skew.deviation(at).unwrap_or_default());
-        let verdict = self.skew.verdict(at);
-        let kind = std::mem::discriminant(&verdict);
-        // The words stay while the verdict does: each change of them is written at once, and would
-        // have the others judge and write anew.
-        if self.clock_says.as_ref().is_none_or(|(known, _)| *known != kind) {
-            self.clock_says = Some((kind, verdict.bars().map(str::to_owned)));
-        }
-        let clock = self.clock_says.as_ref().and_then(|(_, why)| why.clone());
-        let trusted = clock.is_none();
-        self.trust.send_if_modified(|trust| std::mem::replace(trust, trusted) != trusted);
-        let why = self.restored.clone().or_else(|| self.hearsay()).or(clock);
-        self.decider.bar(why, clock::now());
-    }
-
-    fn write_memory(&mut self) {
-        if let Err(e) = self.memory.write() {
-            warn!("cannot write {}: {e}", self.memory.path().display());
-        }
+        let judged = self.trust.judge(&self.decider.schedule.replica, since_boot());
+        self.metrics.skew(judged.deviation);
+        let trusted = judged.clock;
+        self.clock_trust.send_if_modified(|trust| std::mem::replace(trust, trusted) != trusted);
+        self.decider.bar(judged.bar, clock::now());
     }
 
     /// Publishes load and state in the registration.
@@ -636,7 +565,7 @@ impl Daemon {
         self.metrics.running(told.running as usize);
         self.metrics.draining(told.draining);
         self.metrics.standing_by(told.standing_by.as_deref());
-        let (lateness, restored) = (&self.lateness, self.restored.is_some());
+        let (lateness, restored) = (&self.lateness, self.trust.doubts_etcd());
         self.registration.send_if_modified(|r| {
             // The keeper tells it to the others as soon as need be.
             let news = (r.draining, r.full, &r.standing_by)

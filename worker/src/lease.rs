@@ -168,13 +168,18 @@ impl Keeper {
         renewals: &mut Option<Renewals>,
         lease: i64,
     ) -> Result<Duration, Loss> {
+        let mut told = String::new();
         loop {
             let sent = since_boot();
             match Self::renew(etcd, renewals, lease).await {
                 Ok(true) => return Ok(sent),
                 Ok(false) => return Err(Loss::Expired),
                 Err(e) => {
-                    warn!("cannot renew the lease yet: {e}");
+                    let why = e.to_string();
+                    if why != told {
+                        warn!("cannot renew the lease yet: {why}");
+                        told = why;
+                    }
                     *renewals = None;
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }

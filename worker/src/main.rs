@@ -26,6 +26,7 @@ mod state;
 mod supervise;
 #[cfg(test)]
 mod testing;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

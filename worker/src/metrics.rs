@@ -37,6 +37,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::claim::Decision;
+
 /// Upper bounds of the lateness buckets, seconds.
 const LATENESS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -57,49 +59,6 @@ const HEADERS: usize = 32;
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
-
-/// What became of a slot, or of a step that fires none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
-    /// It runs at its time.
-    Run,
-    /// It runs late, as the job's catch-up says.
-    CaughtUp,
-    /// A run outside the schedule.
-    Triggered,
-    /// Skipped: an earlier run is live, or the job changed.
-    Skipped,
-    /// Missed: past its start deadline.
-    Missed,
-    /// A run of a dead worker was settled.
-    Lost,
-    /// The cursor followed a change of the job.
-    Rebased,
-}
-
-impl Decision {
-    const ALL: [Self; 7] = [
-        Self::Run,
-        Self::CaughtUp,
-        Self::Triggered,
-        Self::Skipped,
-        Self::Missed,
-        Self::Lost,
-        Self::Rebased,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::CaughtUp => "caughtUp",
-            Self::Triggered => "triggered",
-            Self::Skipped => "skipped",
-            Self::Missed => "missed",
-            Self::Lost => "lost",
-            Self::Rebased => "rebased",
-        }
-    }
-}
 
 /// The worker's numbers. Cheap to clone; all clones count together.
 #[derive(Clone)]

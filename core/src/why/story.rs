@@ -18,6 +18,8 @@ pub struct Story {
     /// The zone that the schedule is computed in.
     #[serde(serialize_with = "by_name")]
     pub zone: Tz,
+    /// Whether every worker that is selected runs it, each for itself.
+    pub on_every_worker: bool,
     /// When it is due: its instant and the job's share of the spread. Absent where the job is gone
     /// or broken.
     #[serde(skip_serializing_if = "Option::is_none")]

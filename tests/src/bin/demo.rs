@@ -81,6 +81,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         show_first_run(&demo).await
     };
     tell("stopping the workers and the servers");
+    // What it points to is gone.
+    let _ = fs::remove_file(&env);
     demo.stop().await?;
     outcome
 }

@@ -83,7 +83,7 @@ pub(super) async fn history(operator: &Operator, asked: History) -> Result<(), F
             clock(r.start_time),
             slot(&r),
             r.outcome.to_string(),
-            text::duration(r.duration(now)),
+            r.took(now).map_or_else(|| "-".to_owned(), text::duration),
             r.trigger.to_string(),
             r.worker,
             r.id.to_string(),

@@ -118,10 +118,10 @@ impl Seen {
         self.end.unwrap_or(self.start)
     }
 
-    /// How long it ran; `None` for a slot that did not run.
+    /// How long it ran, where that is known, as [`RunRecord::took`] has it.
     pub fn took(&self) -> Option<TimeDelta> {
-        let ran = !matches!(self.outcome, Outcome::Skipped | Outcome::Missed);
-        ran.then(|| self.at() - self.start)
+        let known = !matches!(self.outcome, Outcome::Skipped | Outcome::Missed | Outcome::Lost);
+        known.then(|| self.at() - self.start)
     }
 }
 

@@ -73,12 +73,12 @@ fn record_cell(model: &Model, record: &RunRecord, id: HistoryColumn, zone: Tz) -
         HistoryColumn::Job => Cell::plain(record.job_name.as_str()),
         HistoryColumn::Outcome => Cell::new(short(record.outcome), role(record.outcome)),
         HistoryColumn::Exit => exit(record).map_or_else(|| Cell::dim("-"), Cell::plain),
-        HistoryColumn::Took => match record.outcome {
-            Outcome::Skipped | Outcome::Missed => Cell::dim("-"),
-            Outcome::Running => {
-                Cell::new(super::running::span(record.duration(model.now)), Role::Running)
+        HistoryColumn::Took => match record.took(model.now) {
+            None => Cell::dim("-"),
+            Some(so_far) if record.outcome == Outcome::Running => {
+                Cell::new(super::running::span(so_far), Role::Running)
             }
-            _ => Cell::plain(text::duration(record.duration(model.now))),
+            Some(took) => Cell::plain(text::duration(took)),
         },
         HistoryColumn::Worker => Cell::plain(record.worker.as_str()),
         HistoryColumn::Trigger => Cell::dim(record.trigger.to_string()),
@@ -104,8 +104,10 @@ pub fn why(record: &RunRecord) -> String {
     if let Some(count) = record.count.filter(|n| *n > 1) {
         words = format!("{count} slots: {words}");
     }
-    if let Some(by) = &record.killed_by {
-        words = format!("killed by {by} {words}");
+    if let Some(by) = record.killed_by.as_ref().map(|by| format!("killed by {by}"))
+        && !words.starts_with(&by)
+    {
+        words = format!("{by} {words}");
     }
     words.trim_end().to_owned()
 }

@@ -63,7 +63,8 @@ fn count(model: &Model) -> String {
         }
         View::Workers => {
             let all = model.replica.workers.len();
-            (format!("{} workers", of(model.workers.list.rows().len(), all)), 0)
+            let shown = of(model.workers.list.rows().len(), all);
+            (format!("{shown} worker{}", if all == 1 { "" } else { "s" }), 0)
         }
     };
     match marks {

@@ -83,7 +83,11 @@ fn worker_cell(model: &Model, worker: &WorkerEntry, id: WorkerColumn) -> Cell {
         WorkerColumn::Skew => worker.skew.map_or_else(dash, |skew| {
             let off = skew.abs() > SKEW_WARNING;
             let role = if off { Role::Warn } else { Role::Text };
-            let sign = if skew < TimeDelta::zero() { "-" } else { "+" };
+            let sign = match skew.num_milliseconds() {
+                0 => "",
+                ..0 => "-",
+                _ => "+",
+            };
             Cell::new(format!("{sign}{}", text::duration(skew.abs())), role)
         }),
         WorkerColumn::Lag => {
