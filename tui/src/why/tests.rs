@@ -13,11 +13,11 @@ fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-fn replica(selector: &str, through: &str) -> Replica {
+fn replica(more: &str, through: &str) -> Replica {
     let keys = Keys::new("/cron").unwrap();
     let rules = rules_version();
     let job = format!(
-        r#"{{"name":"j","command":"c","cronExpr":"0 * * * *","timezone":"Europe/Berlin","selector":{{{selector}}}}}"#
+        r#"{{"name":"j","command":"c","cronExpr":"0 * * * *","timezone":"Europe/Berlin"{more}}}"#
     );
     let cursor = format!(
         r#"{{"rev":2,"expr":"0 * * * *","zone":"Europe/Berlin","enabled":true,"rules":"{rules}","through":"{through}"}}"#
@@ -121,7 +121,7 @@ j, 2026-01-01 11:00:00 +01:00: missed
 
 #[test]
 fn what_is_to_come_overdue_or_no_slot_is_told_as_things_stand() {
-    let replica_ = replica(r#""gpu":"yes""#, "2026-01-01T11:00:00Z");
+    let replica_ = replica(r#","selector":{"gpu":"yes"}"#, "2026-01-01T11:00:00Z");
     let expected = "\
 j, 2026-01-01 13:00:00 +01:00: past due and not decided
   due        13:00:00.000, to be started within 60 s
@@ -166,4 +166,20 @@ fn a_lost_run_and_a_late_result_are_told() {
     ] {
         assert!(told.contains(part), "{told}");
     }
+}
+
+#[test]
+fn what_every_worker_runs_for_itself_has_no_order() {
+    let each = replica(r#","scope":"everyWorker""#, "2026-01-01T12:00:00Z");
+    let expected = "\
+j, 2026-01-01 14:00:00 +01:00: due in 59m30s
+  due        14:00:00.000, to be started within 60 s
+  expected   w1, each for itself
+  workers    as they are registered now, each runs the job
+    +        w1
+    -        w2: it is draining";
+    assert_eq!(told(&each, &[], "2026-01-01T13:00:00Z"), expected);
+    let of = "2026-01-01T12:00:00Z";
+    let told = told(&each, &[record(of, Outcome::Succeeded)], of);
+    assert!(told.contains(&format!("  attempt 1  on w1 succeeded: run {RUN}")), "{told}");
 }
