@@ -59,7 +59,7 @@ fn read(asked: &Next) -> Result<Schedule, Failure> {
         let named = || Schedule::for_job(expression, "a job", anchor).is_ok();
         let hint = match asked.name {
             None if expression.contains('~') && named() => ": add --name JOB",
-            _ if JobName::new(expression).is_ok() => " (those of a job: `carillon get JOB`)",
+            _ if !expression.contains([' ', '@']) => " (those of a job: `carillon get JOB`)",
             _ => "",
         };
         Failure::Failed(format!("{e}{hint}\n{}", e.caret(expression)))
