@@ -62,6 +62,12 @@ impl Outcome {
     pub fn is_final(self) -> bool {
         self != Self::Running
     }
+
+    /// Whether it is known how long the run took: not of a slot that did not run, nor of a lost run,
+    /// of which only is known when its loss was noticed.
+    pub fn is_timed(self) -> bool {
+        !matches!(self, Self::Skipped | Self::Missed | Self::Lost)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -473,11 +479,9 @@ impl RunRecord {
         self.end_time.unwrap_or(now) - self.start_time
     }
 
-    /// The same, where it is known: not of a slot that did not run, nor of a lost run, of which only
-    /// is known when its loss was noticed.
+    /// The same, where it [is known](Outcome::is_timed).
     pub fn took(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
-        let known = !matches!(self.outcome, Outcome::Skipped | Outcome::Missed | Outcome::Lost);
-        known.then(|| self.duration(now))
+        self.outcome.is_timed().then(|| self.duration(now))
     }
 }
 

@@ -118,10 +118,9 @@ impl Seen {
         self.end.unwrap_or(self.start)
     }
 
-    /// How long it ran, where that is known, as [`RunRecord::took`] has it.
+    /// How long it ran, where that is known.
     pub fn took(&self) -> Option<TimeDelta> {
-        let known = !matches!(self.outcome, Outcome::Skipped | Outcome::Missed | Outcome::Lost);
-        known.then(|| self.at() - self.start)
+        self.outcome.is_timed().then(|| self.at() - self.start)
     }
 }
 

@@ -491,7 +491,9 @@ fn epitaph(record: &RunRecord) -> (String, Role) {
         (None, Some(signal)) => words.push_str(&format!(", signal {signal}")),
         _ => {}
     }
-    if let Some(who) = record.killed_by.as_ref().filter(|who| !record.err.contains(*who)) {
+    if let Some(who) = &record.killed_by
+        && !record.err.contains(&format!("by {who}"))
+    {
         words.push_str(&format!(", by {who}"));
     }
     let why = record.reason.as_deref().unwrap_or_default();

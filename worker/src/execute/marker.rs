@@ -62,7 +62,7 @@ impl Process {
             session: stat.session,
             started: stat.started,
             run: run(),
-            is_keeper: [KEEPER, STARTER].into_iter().any(|name| stat.is_called(name)),
+            is_keeper: stat.is_called(KEEPER) || stat.is_called(STARTER),
             is_starter: stat.is_called(STARTER),
             is_guard: stat.is_called(GUARD),
         })

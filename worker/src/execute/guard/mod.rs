@@ -306,8 +306,10 @@ fn begin(arguments: &[&str]) -> io::Result<(Child, UnixStream)> {
 fn share_open_files(guard: &Child) {
     let given = OPEN_FILES.get_or_init(|| getrlimit(Resource::Nofile));
     let guard = guard.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    // It has started nothing yet.
-    guard.map(|guard| prlimit(Some(guard), Resource::Nofile, *given));
+    if let Some(guard) = guard {
+        // It has started nothing yet.
+        prlimit(Some(guard), Resource::Nofile, *given).ok();
+    }
     let most = Rlimit { current: given.maximum, maximum: given.maximum };
     setrlimit(Resource::Nofile, most).ok();
 }

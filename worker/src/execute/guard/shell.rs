@@ -78,9 +78,10 @@ struct Prepared<'a> {
     talk: &'a UnixStream,
 }
 
-/// Starts the shell as the leader of a session of its own, with these as its output and its
-/// input that of this process, as `own` where the job names nobody, and returns once it runs. What of its directory, user or name service hangs, hangs here; what has hung until
-/// the worker, at the other end of `talk`, or this process was gone is not started.
+/// Starts the shell as the leader of a session of its own, with these as its output and the input of
+/// this process, as `own` where the job names nobody, and returns once it runs. What of its directory,
+/// user or name service hangs, hangs here; what has hung past its deadline, or until the worker, at
+/// the other end of `talk`, or this process was gone, is not started.
 ///
 /// # Errors
 /// Says what the operator has to mend.

@@ -1,4 +1,5 @@
-//! The system calls of a process that becomes two, which have no safe wrapper.
+//! What guard and keeper ask of the system for their children: fork(2) and other calls that have no
+//! safe wrapper.
 
 #![allow(unsafe_code, reason = "fork(2), _exit(2) and signal(2) are not wrapped safely anywhere")]
 
@@ -31,8 +32,9 @@ pub(super) fn leave(code: i32) -> ! {
     unsafe { nix::libc::_exit(code) }
 }
 
-/// Gives every signal but the real-time ones its usual effect again and unblocks it: what is ignored or blocked stays so
-/// across execve(2), and the guard blocks what the worker, or whoever started that, ignores.
+/// Gives every signal but the real-time ones its usual effect again and unblocks it: what is ignored or
+/// blocked stays so across execve(2), and the guard blocks what the worker, or whoever started that,
+/// ignores.
 pub(super) fn reset_signals() {
     for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: no handler of ours is installed or replaced, and none can run in between.

@@ -1,5 +1,7 @@
 //! Runs that try to get away, and what is done to them from outside.
 
+use std::path::PathBuf;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -132,6 +134,13 @@ async fn hanging(executor: &Executor, spec: Spec) -> (Followed, Stopped) {
     (run, guard)
 }
 
+/// The same, when its start has hung until then, since boot.
+async fn hanging_until(executor: &Executor, spec: Spec, then: Duration) -> (Followed, Stopped) {
+    let hanging = hanging(executor, spec).await;
+    tokio::time::sleep(then.saturating_sub(since_boot())).await;
+    hanging
+}
+
 #[tokio::test]
 async fn a_start_that_hangs_can_be_killed_and_starts_nothing_later() {
     let folder = tempfile::tempdir().unwrap();
@@ -149,19 +158,21 @@ async fn a_start_that_hangs_can_be_killed_and_starts_nothing_later() {
     assert!(!ran.exists());
 }
 
-#[tokio::test]
-async fn nothing_is_left_of_a_start_that_hangs_half_way() {
-    let cgroups = match Cgroups::find() {
-        Ok(cgroups) => cgroups,
-        Err(why) => return println!("skipped: {why}"),
-    };
-    let executor = executor().grouping(Some(cgroups.clone()));
+/// A run whose shell is stopped in its control group before its first instruction; nothing where no
+/// group can be made.
+fn frozen() -> Option<(Executor, Spec, PathBuf)> {
+    let cgroups = Cgroups::find().inspect_err(|why| println!("skipped: {why}")).ok()?;
     let mut spec = spec("sleep 600");
-    let run = spec.run;
-    // It is born in its control group, and is stopped there before its first instruction.
-    let group = cgroups.make(run).unwrap();
+    let group = cgroups.make(spec.run).unwrap();
     fs::write(group.join("cgroup.freeze"), "1").unwrap();
     spec.launch.cgroup = Some(group.clone());
+    Some((executor().grouping(Some(cgroups)), spec, group))
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_start_that_hangs_half_way() {
+    let Some((executor, spec, group)) = frozen() else { return };
+    let run = spec.run;
     let starting = Tree::start(&executor.guard, &spec);
     timeout(Duration::from_millis(500), starting).await.unwrap_err();
     let keeper = executor.guard.keeper_of(run).unwrap();
@@ -184,8 +195,7 @@ async fn a_start_that_a_frozen_guard_comes_to_after_the_lease_is_refused() {
         lease: Some(1),
         ..spec(&format!("touch {}", ran.display()))
     };
-    let (mut run, guard) = hanging(&executor, kept).await;
-    tokio::time::sleep(until.saturating_sub(since_boot())).await;
+    let (mut run, guard) = hanging_until(&executor, kept, until).await;
     executor.guard.hold(Lease { id: 1, until: until + Duration::from_secs(60) });
     drop(guard);
     let done = run.end().await;
@@ -202,8 +212,7 @@ async fn a_start_that_comes_to_the_guard_after_its_deadline_is_missed() {
     let by = since_boot() + Duration::from_secs(1);
     let mut spec = spec(&format!("touch {}", ran.display()));
     spec.launch.start_by = Some(by);
-    let (mut run, guard) = hanging(&executor, spec).await;
-    tokio::time::sleep(by.saturating_sub(since_boot())).await;
+    let (mut run, guard) = hanging_until(&executor, spec, by).await;
     drop(guard);
     let done = run.end().await;
     assert_eq!(done.outcome, Outcome::Missed);
@@ -213,20 +222,13 @@ async fn a_start_that_comes_to_the_guard_after_its_deadline_is_missed() {
 
 #[tokio::test]
 async fn a_start_that_hangs_until_its_deadline_starts_nothing() {
-    let cgroups = match Cgroups::find() {
-        Ok(cgroups) => cgroups,
-        Err(why) => return println!("skipped: {why}"),
-    };
-    let executor = executor().grouping(Some(cgroups.clone()));
-    let mut spec = spec("sleep 600");
-    let group = cgroups.make(spec.run).unwrap();
-    fs::write(group.join("cgroup.freeze"), "1").unwrap();
+    let Some((executor, mut spec, group)) = frozen() else { return };
     let by = since_boot() + Duration::from_secs(1);
-    spec.launch.cgroup = Some(group.clone());
     spec.launch.start_by = Some(by);
     let thaw = async {
         tokio::time::sleep(by.saturating_sub(since_boot())).await;
-        assert_eq!(cgroups.processes(spec.run).len(), 1);
+        let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        assert_eq!(inside.lines().count(), 1);
         fs::write(group.join("cgroup.freeze"), "0").unwrap();
     };
     let (started, ()) = tokio::join!(Tree::start(&executor.guard, &spec), thaw);
